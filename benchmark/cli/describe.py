@@ -1,0 +1,114 @@
+"""`describe`: everything about one task, method or generator."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.cli.output import Debug, Json, print_json, print_table, print_text
+from benchmark.errors import UnknownName
+
+
+def describe(
+    name: Annotated[str, typer.Argument(help="A task, a method, or `tiny-sd`.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Describe a task, a method with its hyper-parameters, or a generator.
+
+    Examples:
+      genbias-bench describe ffr
+
+      genbias-bench describe colorized-digits --json
+    """
+    del debug
+    from benchmark.contract.registry import listed_methods
+    from benchmark.generators.identity import TINY_SD
+    from benchmark.tasks.card import card_names
+
+    if name.partition("@")[0] in card_names():
+        _task(name, json)
+    elif name in listed_methods():
+        _method(name, json)
+    elif name == TINY_SD:
+        _generator(name, json)
+    else:
+        known = [*card_names(), *listed_methods(), TINY_SD]
+        raise UnknownName("task, method or generator", name, known)
+
+
+def _pairs(content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        print_text(f"{key}: {value}")
+
+
+def _task(name: str, json: bool) -> None:
+    from benchmark.tasks.catalog import find_card
+
+    card = find_card(name)
+    task = card.task
+    if json:
+        print_json({"id": card.id, "digest": card.digest, **task.model_dump(mode="json")})
+        return
+    _pairs(
+        {
+            "task": f"{card.id} ({task.tier} tier, {task.bias_kind} bias)",
+            "label": f"{task.label.name}: {', '.join(task.label.values)}",
+            "attribute": f"{task.attribute.name}: {', '.join(task.attribute.values)}",
+            "aligned": ", ".join(f"{y}-{a}" for y, a in zip(task.label.values, task.aligned, strict=True)),
+            "ranking metric": task.ranking_metric,
+            "default level": task.default_level,
+            "backbone": f"{task.training.backbone} ({task.training.backbone_weights or 'from scratch'}), {task.training.steps} steps of {task.training.batch_size}",
+            "generator": task.generator.name,
+            "synthetic budget": f"min(USB total, {task.synthetic.per_real} x N)",
+            "terms": task.terms,
+        }
+    )
+    columns = tuple(type(task.expected[0]).model_fields) if task.expected else ()
+    if columns:
+        print_table(columns, [tuple(counts.model_dump().values()) for counts in task.expected], "Sizes by bias level")
+
+
+def _method(name: str, json: bool) -> None:
+    from benchmark.contract.registry import load_method, origin_of
+
+    method = load_method(name)
+    card, origin = method.card, origin_of(name)
+    defaults = card.hparams()
+    fields = {
+        key: {
+            "default": getattr(defaults, key),
+            "type": str(info.annotation).replace("typing.", ""),
+            "description": info.description or "",
+        }
+        for key, info in card.hparams.model_fields.items()
+    }
+    content = {
+        "method": card.id,
+        "summary": card.summary,
+        "source": card.source,
+        "track": f"{card.track_of(defaults).value} (default hyper-parameters)",
+        "stages": ", ".join(card.stages_of(defaults)),
+        "uses generator": card.uses_generator,
+        "origin": f"{origin.kind}, {origin.package} {origin.version}",
+    }
+    if json:
+        print_json({**content, "hparams": fields, "citation": card.citation})
+        return
+    _pairs(content)
+    rows = [(key, value["default"], value["type"], value["description"]) for key, value in fields.items()]
+    if rows:
+        print_table(("hyper-parameter (--set)", "default", "type", "meaning"), rows)
+
+
+def _generator(name: str, json: bool) -> None:
+    from benchmark.generators.identity import list_generators, resolve_generator
+
+    identity = resolve_generator(name, offline=True)
+    description = {entry.name: entry.description for entry in list_generators()}[name]
+    content = {**identity.as_record(), "description": description}
+    if json:
+        print_json(content)
+    else:
+        _pairs(content)

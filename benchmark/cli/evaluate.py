@@ -1,0 +1,195 @@
+"""`evaluate`: one method on one task at one bias level with one seed, from data to a record."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchmark.cli.output import Debug, Json, interval, percent, print_json, print_table, print_text, say
+from benchmark.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from benchmark.evaluation.run import Evaluation
+    from benchmark.records.schema import CheckpointResult, Record
+
+_MANY_GROUPS = 20
+
+
+def evaluate(
+    method: Annotated[str, typer.Option("--method", "-m", help="Which method; see `list methods`.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="Which task; see `list tasks`.")] = "colorized-digits",
+    bias_level: Annotated[
+        str | None,
+        typer.Option(
+            "--bias-level", "-b", help="Share of bias-aligned training samples, or `balanced`; default: the card's."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Training seed; it also chooses draw seed % 5.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Hyper-parameter of the method; repeatable.")
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option("--generator", "-g", help="Name, folder or Hub id (org/name[@revision]); default: the card's."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all cores.")] = None,
+    results_dir: Annotated[Path, typer.Option("--results-dir", help="Folder of the records.")] = Path("results"),
+    store: Annotated[
+        Path | None,
+        typer.Option("--store", help="Folder of pools and trained stages; default: GENBIAS_STORE or the user's cache."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run again although this cell is done; the old record stays.")
+    ] = False,
+    isolated: Annotated[
+        bool, typer.Option("--isolated", help="Fit in a process without test split and, where possible, network.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the Hub.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate one method and write a record that anyone can recompute.
+
+    Examples:
+      genbias-bench evaluate --method ffr
+
+      genbias-bench evaluate --method sd-augment --bias-level .99 --seed 3 --set balance=add
+    """
+    del debug  # main() reads it
+    from benchmark.cli.progress import progress
+    from benchmark.evaluation.run import evaluate as run
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    overrides = parse_assignments(set_ or [])
+    with progress(f"{method} on {task}") as bars:
+        done = run(
+            method,
+            task=task,
+            level=bias_level,
+            seed=seed,
+            generator=generator,
+            overrides=overrides,
+            results=results_dir,
+            store=store,
+            device=device,
+            threads=threads,
+            force=force,
+            isolated=isolated,
+            offline=offline,
+            progress=bars,
+        )
+    if json:
+        print_json(done.record.model_dump(mode="json"))
+    else:
+        _show(done, results_dir)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    del frame
+    raise KeyboardInterrupt(f"signal {signum}")
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Parse ``NAME=VALUE`` words.
+
+    Raises:
+        InvalidValue: For a word without ``=``, or a name given twice.
+    """
+    parsed: dict[str, Any] = {}
+    for word in assignments:
+        name, separator, value = word.partition("=")
+        if not separator or not name:
+            raise InvalidValue(f"--set {word!r} is not NAME=VALUE, such as --set real_loss=group-dro")
+        if name in parsed:
+            raise InvalidValue(f"--set {name} is given twice")
+        parsed[name] = value
+    return parsed
+
+
+def _show(done: Evaluation, results: Path) -> None:
+    record = done.record
+    if done.reused:
+        say("this cell was done before; here is its record (--force runs it again)")
+    if record.status == "skipped":
+        print_text(f"skipped: {record.skipped_because}")
+        return
+    task = record.task
+    print_text(
+        f"{record.method.name}@{record.method.version} on {task.name}@{task.version}, bias level {task.level}, "
+        f"seed {record.seed}: N = {task.n_train}, smallest group {task.smallest_group} "
+        f"({task.populated_groups} groups populated)"
+    )
+    ranked = record.ranked_stage.checkpoints[0]
+    _show_groups(record, ranked)
+    print_text()
+    _show_stages(record)
+    print_text()
+    folder = _relative(done.folder)
+    print_text(f"record\t{folder / 'record.json'}")
+    for kind, file in sorted(record.artifacts.items()):
+        print_text(f"{kind}\t{folder / file}")
+    say(f"next: genbias-bench score {folder}   recomputes every metric from the stored predictions")
+    say(
+        f"      genbias-bench leaderboard build {_relative(results)} --output LEADERBOARD-local.md   compares your records"
+    )
+
+
+def _relative(path: Path) -> Path:
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path.resolve()
+
+
+def _show_groups(record: Record, ranked: CheckpointResult) -> None:
+    task, groups = record.task, ranked.groups
+    populated = sum(n > 0 for row in groups.n for n in row)
+    if sys.stdout.isatty() and populated > _MANY_GROUPS:
+        _show_matrix(record, ranked)
+        return
+    rows = [
+        (label, attribute, task.train_counts[y][a], groups.n[y][a], percent(groups.correct[y][a] / groups.n[y][a]),
+         interval(groups.low[y][a], groups.high[y][a]))
+        for y, label in enumerate(task.labels)
+        for a, attribute in enumerate(task.attributes)
+        if groups.n[y][a]
+    ]  # fmt: skip
+    print_table(
+        ("label", "attribute", "train n", "test n", "accuracy %", "95 % interval"), rows, "Test accuracy by group"
+    )
+
+
+def _show_matrix(record: Record, ranked: CheckpointResult) -> None:
+    task, groups = record.task, ranked.groups
+    rows = []
+    for y, label in enumerate(task.labels):
+        shares = [c / n if n else None for c, n in zip(groups.correct[y], groups.n[y], strict=True)]
+        widest = max(
+            (
+                h - low
+                for low, h in zip(groups.low[y], groups.high[y], strict=True)
+                if low is not None and h is not None
+            ),
+            default=0.0,
+        )
+        rows.append((label, *(percent(s) for s in shares), f"±{50 * widest:.0f}"))
+    print_table((r"label \ attribute", *task.attributes, "widest interval"), rows, "Test accuracy by group, %")
+
+
+def _show_stages(record: Record) -> None:
+    shown = ("acc_conflicting", "acc_aligned", "acc_group_mean", "bias_retained", "flip_rate")
+    rows = []
+    for stage in record.stages:
+        for checkpoint in stage.checkpoints:
+            cells = []
+            for name in shown:
+                metric = checkpoint.metrics[name]
+                cells.append(f"{percent(metric.value)} {interval(metric.low, metric.high)}".strip())
+            rows.append((stage.name, checkpoint.rule, checkpoint.track, checkpoint.step, *cells))
+    print_table(("stage", "rule", "track", "step", *(f"{name} %" for name in shown)), rows, "Stages")

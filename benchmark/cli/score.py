@@ -1,0 +1,51 @@
+"""`score`: recompute every metric of a record from its stored predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.cli.output import Debug, Json, interval, percent, print_json, print_table, say
+from benchmark.errors import DamagedFile
+
+
+def score(
+    record: Annotated[Path, typer.Argument(help="A record.json, or the folder that holds it.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Recompute every metric from the predictions and compare with the record, bit for bit.
+
+    Exit code 1 when anything differs. Test labels are public, so equality shows that the arithmetic is right, not that
+    the answers were come by honestly.
+    """
+    del debug
+    from benchmark.evaluation.score import score as recompute
+
+    content, results = recompute(record)
+    differing = [f"{r.stage}/{r.rule}: {', '.join(r.differing)}" for r in results if r.differing]
+    if json:
+        print_json(
+            [
+                {
+                    "stage": r.stage,
+                    "rule": r.rule,
+                    "equal": not r.differing,
+                    "differing": r.differing,
+                    "metrics": {name: metric.model_dump(mode="json") for name, metric in r.metrics.items()},
+                }
+                for r in results
+            ]
+        )
+    else:
+        rows = [
+            (r.stage, r.rule, name, percent(metric.value), interval(metric.low, metric.high), metric.reason or "")
+            for r in results
+            for name, metric in r.metrics.items()
+        ]
+        print_table(("stage", "rule", "metric", "%", "95 % interval", "why undefined"), rows)
+    if differing:
+        raise DamagedFile(f"{record} does not follow from its predictions: {'; '.join(differing)}")
+    say(f"{len(results)} checkpoints of {content.run_id}: every metric is bit-equal to the record")

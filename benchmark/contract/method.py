@@ -1,0 +1,209 @@
+"""The method contract: one file, one class, one generator function that yields its stages."""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.contract.budget import Budget, Plan
+from benchmark.contract.images import ImageSet, MethodData
+from benchmark.contract.tracks import SelectionRule, Track
+from benchmark.errors import ContractViolation
+
+if TYPE_CHECKING:
+    import torch
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+Loss = Literal["erm", "resampling", "reweighting", "group-dro"]
+GroupsOf = Literal["y,a", "y,a,source"]
+"""Groups of a group loss: (y, a), or (y, a, real or synthetic)."""
+
+
+class Hparams(BaseModel):
+    """Base of a method's hyper-parameters: frozen, no unknown names, every field with a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What a method says about itself.
+
+    Attributes:
+        name: The name on the board; an in-tree adapter's file has it with underscores.
+        version: Moves with any change that can change results.
+        summary: One sentence.
+        source: Paper or "our protocol", and what of it is whose.
+        track: The group labels it uses, or a function of its hyper-parameters that says so.
+        stages: Names of the stages that ``fit`` yields, in order; or a function of the hyper-parameters.
+        hparams: The model of its hyper-parameters.
+        uses_generator: Whether it asks for generated images.
+        citation: BibTeX, or empty.
+        external_data: Pre-trained components it brings itself, with what they were trained on.
+        oracle: Uses knowledge that no method has; measured, never ranked.
+    """
+
+    name: str
+    version: int
+    summary: str
+    source: str
+    track: Track | Callable[[Any], Track]
+    stages: tuple[str, ...] | Callable[[Any], tuple[str, ...]]
+    hparams: type[Hparams] = Hparams
+    uses_generator: bool = False
+    citation: str = ""
+    external_data: tuple[str, ...] = ()
+    oracle: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse names and versions that identities cannot hold."""
+        if not _NAME.fullmatch(self.name):
+            raise ContractViolation(f"method name {self.name!r} must be lower-case letters, digits and hyphens")
+        if self.version < 1:
+            raise ContractViolation(f"method {self.name!r}: version {self.version} must be at least 1")
+
+    @property
+    def id(self) -> str:
+        """Name and version, such as ``ffr@1``."""
+        return f"{self.name}@{self.version}"
+
+    def track_of(self, hparams: Hparams) -> Track:
+        """Resolve the track for one configuration."""
+        return self.track(hparams) if callable(self.track) else self.track
+
+    def stages_of(self, hparams: Hparams) -> tuple[str, ...]:
+        """Resolve the stage names for one configuration."""
+        return self.stages(hparams) if callable(self.stages) else self.stages
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier as ``tools.train`` returns it: weights per selection rule, never changed afterwards.
+
+    Attributes:
+        spec: What builds the architecture again.
+        checkpoints: State dicts per rule; ``last`` always exists.
+        steps_at: The optimiser step at which each checkpoint was taken.
+        digest: SHA-256 of the ``last`` weights.
+        curves: One row per validation pass: step, losses and accuracies.
+        steps: Optimiser steps of this training.
+        seconds: Wall time of this training, also when it was remembered from an earlier run.
+        remembered: Whether an earlier run had finished it.
+        training_set: The images it was trained on: the harness records its mixture.
+    """
+
+    spec: Mapping[str, Any]
+    checkpoints: Mapping[SelectionRule, Mapping[str, torch.Tensor]]
+    steps_at: Mapping[SelectionRule, int]
+    digest: str
+    curves: tuple[Mapping[str, float | int | None], ...]
+    steps: int
+    seconds: float
+    remembered: bool
+    training_set: ImageSet
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named classifier that a method yields on its way.
+
+    Attributes:
+        name: One of the card's stages.
+        model: What ``tools.train`` returned, or a ``torch.nn.Module`` of the adapter's own that maps normalised
+            images to logits.
+        spec: For an own module: what the adapter's :meth:`Method.build` needs to build it again.
+    """
+
+    name: str
+    model: Trained | torch.nn.Module
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Tools(Protocol):
+    """What the harness lends to a method. Each call is remembered by a hash of its inputs, so a resumed run is quick."""
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device to compute on."""
+
+    def seed(self, purpose: str) -> int:
+        """A seed below 2**63 that depends on the run's seed, task, method and ``purpose``."""
+
+    def synthesize(self, data: MethodData, *, plan: Plan) -> ImageSet:
+        """Return generated images by plan, from the shared pool.
+
+        Raises:
+            BudgetExceeded: When the plan asks for more than B.
+        """
+
+    def copies(self, images: ImageSet, *, plan: Plan) -> ImageSet:
+        """Return augmented copies of real images by plan (the control for generated ones)."""
+
+    def train(
+        self,
+        images: ImageSet,
+        *,
+        init: Trained | None = None,
+        loss: Loss = "erm",
+        groups: GroupsOf = "y,a",
+        share: float | None = None,
+        learning_rate_scale: float = 1.0,
+        freeze_bn: bool = False,
+    ) -> Trained:
+        """Train a classifier and return it; ``init`` is not changed.
+
+        Args:
+            images: What to train on.
+            init: Weights to start from; None starts from the task's default backbone.
+            loss: ``erm``, or a group loss (reads group labels).
+            groups: What a group is for the group losses.
+            share: Share of all optimiser steps; None gives every declared stage the same.
+            learning_rate_scale: Factor on the card's learning rate.
+            freeze_bn: Keep the statistics of batch normalisation as in ``init``.
+
+        Raises:
+            BudgetExceeded: When more steps are asked for than are left.
+            TrainingDiverged: When the loss is not finite.
+        """
+
+    def note(self, message: str) -> None:
+        """Say something to the user and keep it in the record."""
+
+
+class Method(abc.ABC):
+    """Base of every adapter: turns biased training data, and perhaps generated data, into a classifier."""
+
+    card: ClassVar[MethodCard]
+
+    @abc.abstractmethod
+    def fit(self, data: MethodData, tools: Tools, hparams: Any) -> Iterator[Stage]:
+        """Yield the declared stages in order; the last is ranked, all are recorded.
+
+        Raises:
+            NotApplicable: When the method cannot run on this cell; the record's status becomes ``skipped``.
+        """
+
+    def build(self, spec: Mapping[str, Any]) -> torch.nn.Module:
+        """Build the architecture of an own stage from its spec; only for adapters that yield own modules."""
+        raise ContractViolation(f"{type(self).__name__} yields its own modules, so it needs a build(spec) method")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a method's code comes from."""
+
+    kind: Literal["in-tree", "plug-in"]
+    package: str
+    version: str
+    file: Path

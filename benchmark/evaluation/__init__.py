@@ -1,0 +1,1 @@
+"""One cell: task + method → predictions → record; isolation, scoring and pictures."""

@@ -1,0 +1,113 @@
+"""What a record says before anything has run: the task, the split, the method and where it will run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from benchmark.contract.registry import origin_of, source_digest
+from benchmark.evaluation.cell import ResolvedCell
+from benchmark.metrics.registry import METRICS_VERSION
+from benchmark.records.results import run_folder
+from benchmark.records.schema import SCHEMA_VERSION, Environment, Isolation, MethodInfo, Record, TaskInfo
+from benchmark.tasks.manifest import TEST, TRAIN, VALIDATION
+
+
+def utc_now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run_prefix(cell: ResolvedCell) -> Path:
+    """Return the folder of a cell's runs below the results folder."""
+    return run_folder(cell.card.task.name, cell.request.method)
+
+
+def draft_record(cell: ResolvedCell, where: Environment, isolation: Isolation) -> Record:
+    """Return the record of a run that has begun."""
+    return Record(
+        schema_version=SCHEMA_VERSION,
+        metrics_version=METRICS_VERSION,
+        run_id=cell.cell_id[:12],
+        cell_id=cell.cell_id,
+        cell=cell.cell,
+        status="started",
+        started=utc_now(),
+        finished=None,
+        seed=cell.request.seed,
+        task=_task_info(cell),
+        method=_method_info(cell),
+        budget=None,
+        stages=[],
+        pools=[],
+        environment=where,
+        isolation=isolation,
+        cost=None,
+        notes=[],
+        artifacts={},
+    )
+
+
+def _task_info(cell: ResolvedCell) -> TaskInfo:
+    task, manifest, block = cell.task, cell.manifest, cell.card.task
+    train = manifest.counts(TRAIN)
+    rho = [
+        None if not row.sum() else float(row[aligned]) / float(row.sum())
+        for row, aligned in zip(train, cell.card.law.aligned, strict=True)
+    ]
+    return TaskInfo(
+        name=block.name,
+        version=block.version,
+        split_version=block.split_version,
+        card_digest=cell.card.digest,
+        tier=block.tier,
+        bias_kind=block.bias_kind,
+        ranking_metric=block.ranking_metric,
+        level=manifest.level,
+        draw=manifest.draw,
+        split_digest=manifest.digest,
+        pinned=task.pin_state(manifest),
+        labels=list(block.label.values),
+        attributes=list(block.attribute.values),
+        train_counts=train.tolist(),
+        validation_counts=manifest.counts(VALIDATION).tolist(),
+        test_rows=len(manifest.splits[TEST]),
+        n_train=int(train.sum()),
+        smallest_group=int(train[train > 0].min()),
+        populated_groups=int((train > 0).sum()),
+        realised_rho=rho,
+        prepared_sha256={},
+    )
+
+
+def _method_info(cell: ResolvedCell) -> MethodInfo:
+    card, origin = cell.method.card, origin_of(cell.request.method)
+    resolved = cell.hparams.model_dump(mode="json")
+    defaults = card.hparams().model_dump(mode="json")
+    configuration: Literal["default", "changed"] = "default" if resolved == defaults else "changed"
+    return MethodInfo(
+        name=cell.request.method,
+        version=card.version,
+        origin=origin.kind,
+        package=origin.package,
+        package_version=origin.version,
+        source_digest=source_digest(cell.request.method),
+        hparams=resolved,
+        hparams_given={name: value for name, value in resolved.items() if name in cell.request.overrides},
+        configuration=configuration,
+        track=cell.track.value,
+        uses_generator=card.uses_generator,
+        external_data=[*card.external_data, *_generator_data(cell)],
+        oracle=card.oracle,
+    )
+
+
+def _generator_data(cell: ResolvedCell) -> list[str]:
+    if cell.generator is None:
+        return []
+    if cell.generator.name == "tiny-sd":
+        return ["tiny-sd: trained on typeset coloured digits and letters; holds no image of any task"]
+    return [
+        f"generator {cell.generator.name}: its training data are not known to the harness and may hold the task's images"
+    ]

@@ -1,0 +1,196 @@
+"""Executing one resolved cell: fit (here or isolated), answer the test split, compute, draw, and fill the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from benchmark.contract.tracks import row_track
+from benchmark.errors import ContractViolation
+from benchmark.evaluation.answer import answer_stage
+from benchmark.evaluation.cell import ResolvedCell
+from benchmark.evaluation.draft import utc_now
+from benchmark.evaluation.fit import run_fit
+from benchmark.evaluation.isolated import answer_isolated, fit_isolated
+from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, method_data, split_arrays
+from benchmark.evaluation.pictures import draw_pictures
+from benchmark.evaluation.progress import Progress
+from benchmark.evaluation.scoring import mixture_of, score_predictions
+from benchmark.records.canonical import sha256_array
+from benchmark.records.files import temporary_folder
+from benchmark.records.provenance import environment
+from benchmark.records.schema import (
+    BudgetUse,
+    CheckpointResult,
+    Cost,
+    Environment,
+    Isolation,
+    MetricValue,
+    PredictionsFile,
+    Record,
+    StageResult,
+)
+from benchmark.tasks.manifest import TEST, TRAIN
+from benchmark.training.device import default_precision, describe_device, resolve_device
+
+Answers = dict[str, PredictionsFile]
+
+
+class Execution:
+    """One run of a cell on one device.
+
+    Args:
+        cell: What to run.
+        store: Folder of pools and trained stages.
+        device: As given by the user.
+        threads: CPU threads, or None for torch's default.
+        force: Train again even what the store remembers.
+        isolated: Fit in a process without the test split.
+        progress: Where to say how far it is.
+    """
+
+    def __init__(
+        self,
+        cell: ResolvedCell,
+        store: Path,
+        device: str,
+        threads: int | None,
+        *,
+        force: bool,
+        isolated: bool,
+        progress: Progress,
+    ) -> None:
+        self.cell, self._progress, self._isolated = cell, progress, isolated
+        self._device = resolve_device(device)
+        self._threads = threads or torch.get_num_threads()
+        self._precision = default_precision(self._device)
+        self._job = make_job(
+            cell, store=store, device=str(self._device), precision=self._precision, threads=self._threads,
+            remember=not force,
+        )  # fmt: skip
+
+    @property
+    def environment(self) -> Environment:
+        """Where it runs."""
+        name, capability = describe_device(self._device)
+        return environment(
+            device=name, device_kind=self._device.type, cpu_capability=capability, precision=self._precision,
+            threads=self._threads,
+        )  # fmt: skip
+
+    def isolation(self, *, network_blocked: bool = False) -> Isolation:
+        """Say what is kept from `fit`, and what could not be."""
+        limits = []
+        if self._isolated:
+            limits += [] if network_blocked else ["the system does not let this process block the network"]
+            if any(source.kind == "package" for source in self.cell.card.task.sources):
+                limits.append("an installed package carries the source of this task, so a method could read it there")
+        return Isolation(
+            requested=self._isolated,
+            separate_process=self._isolated,
+            test_split_absent=self._isolated,
+            network_blocked=network_blocked,
+            limits=limits,
+        )
+
+    def run(self, folder: Path, draft: Record) -> Record:
+        """Fit, answer, compute and draw into ``folder``; returns the finished record."""
+        torch.set_num_threads(self._threads)
+        arrays = split_arrays(self.cell)
+        test = self.cell.manifest.splits[TEST]
+        pixels = self.cell.task.render(test)
+        prepared = {name: sha256_array(part["images"]) for name, part in arrays.items()}
+        prepared[TEST] = sha256_array(pixels)
+        with temporary_folder(self._job.store / "work") as weights:
+            if self._isolated:
+                report = fit_isolated(self._job, arrays, weights, self._progress)
+                answers = answer_isolated(self._job, report, weights, test, pixels, folder)
+            else:
+                answers = {}
+
+                def on_stage(stage: SavedStage) -> None:
+                    answers[stage.name] = answer_stage(self._job, stage, weights, test, pixels, folder)
+
+                report = run_fit(self._job, method_data(self._job, arrays), weights, self._progress, on_stage)
+        _check_budget(self._job, report)
+        handle = self._progress.start("metrics and pictures", len(report.stages) + 1)
+        stages = []
+        for stage in report.stages:
+            stages.append(self._stage_result(stage, answers[stage.name], folder))
+            self._progress.advance(handle, 1)
+        artifacts = draw_pictures(self.cell, self._job, report, stages[-1], arrays[TRAIN], folder)
+        self._progress.finish(handle)
+        return draft.model_copy(
+            update={
+                "status": "success",
+                "finished": utc_now(),
+                "task": draft.task.model_copy(update={"prepared_sha256": prepared}),
+                "budget": _budget_use(self._job, report),
+                "stages": stages,
+                "pools": report.pools,
+                "isolation": self.isolation(network_blocked=report.network_blocked),
+                "cost": _cost(report),
+                "notes": report.notes,
+                "artifacts": artifacts,
+            }
+        )
+
+    def _stage_result(self, stage: SavedStage, files: Answers, folder: Path) -> StageResult:
+        scored = {}
+        for file in files.values():
+            if file.file not in scored:
+                scored[file.file] = score_predictions(self.cell.task, self.cell.manifest, folder / file.file)
+        checkpoints = [
+            CheckpointResult(
+                rule=checkpoint.rule.value,
+                track=row_track(self.cell.track, checkpoint.rule).value,
+                step=checkpoint.step,
+                weights_sha256=checkpoint.sha256,
+                predictions=files[checkpoint.rule.value],
+                metrics=scored[files[checkpoint.rule.value].file][0],
+                groups=scored[files[checkpoint.rule.value].file][1],
+            )
+            for checkpoint in stage.checkpoints
+        ]
+        mixture = None
+        if stage.mixture is not None:
+            mixture = mixture_of(stage.mixture, stage.without_attribute or [0] * self.cell.task.n_classes)
+        return StageResult(
+            name=stage.name,
+            steps=stage.steps,
+            seconds=stage.seconds,
+            remembered=stage.remembered,
+            mixture=mixture,
+            curves=stage.curves,
+            checkpoints=checkpoints,
+        )
+
+
+def _check_budget(job: FitJob, report: FitReport) -> None:
+    if report.steps_used and report.steps_used != job.budget.steps:
+        raise ContractViolation(
+            f"{job.method} used {report.steps_used} optimiser steps; every method of a task uses {job.budget.steps}"
+        )
+
+
+def _budget_use(job: FitJob, report: FitReport) -> BudgetUse:
+    return BudgetUse(
+        synthetic_allowed=job.budget.synthetic,
+        synthetic_kept=report.synthetic_kept,
+        sampled_allowed=job.budget.sampled,
+        sampled=report.sampled,
+        steps_allowed=job.budget.steps,
+        steps_used=report.steps_used,
+    )
+
+
+def _cost(report: FitReport) -> Cost:
+    return Cost(
+        wall_seconds=0.0,
+        training_seconds=sum(stage.seconds for stage in report.stages),
+        generator_seconds=report.generator_seconds,
+        peak_memory_bytes=report.peak_memory_bytes,
+        peak_device_memory_bytes=report.peak_device_memory_bytes,
+        energy_joules=MetricValue(value=None, interval="none", reason="no energy counter was read"),
+    )

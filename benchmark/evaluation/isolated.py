@@ -1,0 +1,188 @@
+"""Isolation: `fit` runs in a process whose data folder holds no test split, and answering in another one.
+
+The child is given a folder with the job and two splits. Where the system allows it, it first leaves the network for
+an empty network namespace. Run as ``python -m benchmark.evaluation.isolated fit|answer FOLDER``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import benchmark.errors
+from benchmark.errors import GenBiasError
+from benchmark.evaluation.job import Arrays, FitJob, FitReport, SavedStage, method_data, read_job, write_job
+from benchmark.evaluation.progress import Progress
+from benchmark.records.files import read_json, write_json
+from benchmark.records.schema import PredictionsFile
+from benchmark.tasks.manifest import Rows
+
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_REPORT, _FAILURE, _ANSWERS, _TEST = "report.json", "failure.json", "answers.json", "test.npz"
+
+
+def block_network() -> bool:
+    """Move this process into an empty network namespace; returns whether the system allowed it."""
+    if not sys.platform.startswith("linux"):
+        return False
+    unshare = getattr(ctypes.CDLL(None, use_errno=True), "unshare", None)
+    if unshare is None:
+        return False
+    return bool(unshare(_CLONE_NEWNET) == 0 or unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
+
+
+def fit_isolated(job: FitJob, arrays: dict[str, Arrays], folder: Path, progress: Progress) -> FitReport:
+    """Run ``fit`` in a child process that has no test split.
+
+    Raises:
+        GenBiasError: Whatever the child raised, of the same type.
+    """
+    write_job(folder, job, arrays)
+    _child("fit", folder, progress)
+    return FitReport.model_validate(read_json(folder / _REPORT))
+
+
+def answer_isolated(
+    job: FitJob, report: FitReport, weights: Path, rows: Rows, pixels: NDArray[np.uint8], out: Path
+) -> dict[str, dict[str, PredictionsFile]]:
+    """Answer the test split in another child process, from the saved weights."""
+    del job  # the child reads it from the folder, as `fit` did
+    np.savez(weights / _TEST, ids=np.array(rows.ids), sources=np.array(rows.sources), y=rows.y, a=rows.a, pixels=pixels)
+    write_json(weights / _REPORT, report.model_dump(mode="json"))
+    _child("answer", weights, None, str(out))
+    content = read_json(weights / _ANSWERS)
+    return {
+        stage: {rule: PredictionsFile.model_validate(file) for rule, file in files.items()}
+        for stage, files in content.items()
+    }
+
+
+def _child(verb: str, folder: Path, progress: Progress | None, *extra: str) -> None:
+    command = [sys.executable, "-m", "benchmark.evaluation.isolated", verb, str(folder), *extra]
+    # The child imports this project from where the parent did, also from an uninstalled checkout.
+    paths = os.pathsep.join(p for p in sys.path if p)
+    handles: dict[int, int] = {}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=None, text=True, env={**os.environ, "PYTHONPATH": paths}
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                _relay(line, progress, handles)
+        except BaseException:
+            process.terminate()
+            raise
+    if (folder / _FAILURE).exists():
+        failure = read_json(folder / _FAILURE)
+        kind = getattr(benchmark.errors, str(failure["kind"]), GenBiasError)
+        raise _same(kind, str(failure["message"]))
+    if process.returncode != 0:
+        raise GenBiasError(f"the isolated {verb} process ended with exit code {process.returncode}")
+
+
+def _same(kind: type[GenBiasError], message: str) -> GenBiasError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    return error
+
+
+class _Lines:
+    """Progress as JSON lines on standard output, for the parent."""
+
+    def __init__(self) -> None:
+        self._handles = 0
+
+    def _say(self, *event: str | int) -> None:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+    def start(self, name: str, total: int) -> int:
+        """Begin a piece of work."""
+        self._handles += 1
+        self._say("start", self._handles, name, total)
+        return self._handles
+
+    def advance(self, handle: int, n: int) -> None:
+        """Say that more is done."""
+        self._say("advance", handle, n)
+
+    def finish(self, handle: int) -> None:
+        """End a piece."""
+        self._say("finish", handle)
+
+    def message(self, text: str) -> None:
+        """Say something once."""
+        self._say("message", text)
+
+
+def _relay(line: str, progress: Progress | None, handles: dict[int, int]) -> None:
+    try:
+        event = json.loads(line)
+        verb, arguments = event[0], event[1:]
+    except (ValueError, IndexError, TypeError, KeyError):
+        sys.stderr.write(line)
+        return
+    if progress is None:
+        return
+    if verb == "start":
+        handles[arguments[0]] = progress.start(arguments[1], arguments[2])
+    elif verb == "advance":
+        progress.advance(handles[arguments[0]], arguments[1])
+    elif verb == "finish":
+        progress.finish(handles.pop(arguments[0]))
+    elif verb == "message":
+        progress.message(arguments[0])
+
+
+def _fit(folder: Path) -> None:
+    blocked = block_network()
+    if blocked:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from benchmark.evaluation.fit import run_fit
+
+    job, arrays = read_job(folder)
+    done: list[SavedStage] = []
+    report = run_fit(job, method_data(job, arrays), folder, _Lines(), done.append)
+    write_json(folder / _REPORT, report.model_copy(update={"network_blocked": blocked}).model_dump(mode="json"))
+
+
+def _answer(folder: Path, out: Path) -> None:
+    from benchmark.evaluation.answer import answer_stage
+
+    job = FitJob.model_validate(read_json(folder / "job.json"))
+    report = FitReport.model_validate(read_json(folder / _REPORT))
+    with np.load(folder / _TEST, allow_pickle=False) as file:
+        rows = Rows(tuple(file["ids"].tolist()), tuple(file["sources"].tolist()), file["y"], file["a"])
+        pixels = file["pixels"]
+    answers = {
+        stage.name: {
+            rule: answer.model_dump(mode="json")
+            for rule, answer in answer_stage(job, stage, folder, rows, pixels, out).items()
+        }
+        for stage in report.stages
+    }
+    write_json(folder / _ANSWERS, answers)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the child's half; a known failure is left as a file for the parent."""
+    verb, folder = arguments[0], Path(arguments[1])
+    try:
+        if verb == "fit":
+            _fit(folder)
+        else:
+            _answer(folder, Path(arguments[2]))
+    except GenBiasError as error:
+        write_json(folder / _FAILURE, {"kind": type(error).__name__, "message": str(error)})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

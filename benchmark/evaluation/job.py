@@ -1,0 +1,215 @@
+"""The fitting job: everything that `fit` needs, as plain data, so that it can run in this process or an isolated one.
+
+It holds the training and validation splits and nothing of the test split.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.contract.budget import Budget
+from benchmark.contract.images import GroupNames, ImageSet, MethodData
+from benchmark.contract.tracks import SelectionRule, Track
+from benchmark.errors import DamagedFile
+from benchmark.evaluation.cell import ResolvedCell
+from benchmark.records.files import read_json, write_json
+from benchmark.records.schema import PoolUse
+from benchmark.tasks.card import GeneratorDefault, TrainingRecipe
+from benchmark.tasks.manifest import TRAIN, VALIDATION
+from benchmark.training.specs import backbone_spec
+
+_ARRAYS = ("images", "y", "a")
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GeneratorJob(_Plain):
+    """Which generator to sample, how, and with which prompts."""
+
+    location: str
+    identity: dict[str, Any]
+    sampling: GeneratorDefault
+    prompts: dict[str, str]
+    negative_prompt: str
+
+
+class FitJob(_Plain):
+    """What `fit` is called with."""
+
+    task: str
+    method: str
+    hparams: dict[str, Any]
+    track: Track
+    stages: tuple[str, ...]
+    seed: int
+    labels: tuple[str, ...]
+    attributes: tuple[str, ...]
+    budget: Budget
+    training: TrainingRecipe
+    spec: dict[str, Any]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    generator: GeneratorJob | None
+    store: Path
+    device: str
+    precision: Literal["float32", "bfloat16"]
+    threads: int
+    offline: bool
+    remember: bool
+
+    @property
+    def names(self) -> GroupNames:
+        """Names of labels and attribute values."""
+        return GroupNames(self.labels, self.attributes)
+
+
+class SavedCheckpoint(_Plain):
+    """Weights of one stage under one rule, as a file beside the report."""
+
+    rule: SelectionRule
+    step: int
+    file: str
+    sha256: str
+
+
+class SavedStage(_Plain):
+    """What `fit` left of one stage."""
+
+    name: str
+    steps: int
+    seconds: float
+    remembered: bool
+    spec: dict[str, Any]
+    own_module: bool
+    mixture: list[list[list[int]]] | None
+    without_attribute: list[int] | None
+    curves: list[dict[str, float | int | None]]
+    checkpoints: tuple[SavedCheckpoint, ...]
+
+
+class FitReport(_Plain):
+    """What a finished `fit` left."""
+
+    stages: list[SavedStage]
+    pools: list[PoolUse]
+    notes: list[str]
+    synthetic_kept: int
+    sampled: int
+    steps_used: int
+    generator_seconds: float
+    peak_memory_bytes: int | None
+    peak_device_memory_bytes: int | None
+    network_blocked: bool = False
+
+
+def group_key(y: int, a: int | None) -> str:
+    """Name a group inside JSON: ``"3-7"``, or ``"3-any"`` for a class alone."""
+    return f"{y}-{'any' if a is None else a}"
+
+
+def make_job(
+    cell: ResolvedCell,
+    *,
+    store: Path,
+    device: str,
+    precision: Literal["float32", "bfloat16"],
+    threads: int,
+    remember: bool,
+) -> FitJob:
+    """Turn a resolved cell into the plain job."""
+    task = cell.card.task
+    generator = None
+    if cell.generator is not None:
+        groups = [*cell.budget.groups, *((y, None) for y in range(cell.task.n_classes))]
+        generator = GeneratorJob(
+            location=cell.generator.location,
+            identity=cell.generator.as_record(),
+            sampling=task.generator,
+            prompts={group_key(y, a): cell.card.prompt(y, a) for y, a in groups},
+            negative_prompt=task.prompts.negative,
+        )
+    return FitJob(
+        task=cell.card.id,
+        method=cell.request.method,
+        hparams=cell.hparams.model_dump(mode="json"),
+        track=cell.track,
+        stages=cell.method.card.stages_of(cell.hparams),
+        seed=cell.request.seed,
+        labels=task.label.values,
+        attributes=task.attribute.values,
+        budget=cell.budget,
+        training=task.training,
+        spec=backbone_spec(task.training.backbone, cell.task.n_classes, task.training.backbone_weights),
+        image_size=task.pixels.size,
+        mean=task.pixels.mean,
+        std=task.pixels.std,
+        generator=generator,
+        store=store,
+        device=device,
+        precision=precision,
+        threads=threads,
+        offline=cell.request.offline,
+        remember=remember,
+    )
+
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def split_arrays(cell: ResolvedCell) -> dict[str, Arrays]:
+    """Return pixels and labels of the training and validation splits."""
+    result: dict[str, Arrays] = {}
+    for name in (TRAIN, VALIDATION):
+        rows = cell.manifest.splits[name]
+        result[name] = {"images": cell.task.render(rows), "y": rows.y, "a": rows.a}
+    return result
+
+
+def method_data(job: FitJob, arrays: dict[str, Arrays]) -> MethodData:
+    """Wrap the arrays with the guards of the job's track."""
+
+    def images(name: str, needs: Track) -> ImageSet:
+        part = arrays[name]
+        return ImageSet(
+            images=part["images"],
+            y=part["y"].copy(),
+            synthetic=np.zeros(len(part["y"]), dtype=np.bool_),
+            names=job.names,
+            needs=needs,
+            granted=job.track,
+            _attributes=part["a"].copy(),
+        )
+
+    return MethodData(images(TRAIN, Track.TRAIN), images(VALIDATION, Track.VALIDATION_TRAINS))
+
+
+def write_job(folder: Path, job: FitJob, arrays: dict[str, Arrays]) -> None:
+    """Write a job and its two splits into a folder that an isolated process can be given."""
+    write_json(folder / "job.json", job.model_dump(mode="json"))
+    for name, part in arrays.items():
+        np.savez(folder / f"{name}.npz", images=part["images"], y=part["y"], a=part["a"])
+
+
+def read_job(folder: Path) -> tuple[FitJob, dict[str, Arrays]]:
+    """Read what :func:`write_job` wrote.
+
+    Raises:
+        DamagedFile: When a part is missing.
+    """
+    job = FitJob.model_validate(read_json(folder / "job.json"))
+    arrays: dict[str, Arrays] = {}
+    for name in (TRAIN, VALIDATION):
+        try:
+            with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+                arrays[name] = {key: file[key] for key in _ARRAYS}
+        except (OSError, KeyError, ValueError) as error:
+            raise DamagedFile(f"{folder / name}.npz cannot be read: {error}") from error
+    return job, arrays

@@ -1,0 +1,144 @@
+"""Pictures that a person can judge: a contact sheet of generated beside real images, and accuracy by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from benchmark.evaluation.cell import ResolvedCell
+from benchmark.evaluation.job import Arrays, FitJob, FitReport
+from benchmark.evaluation.tools import pool_recipe
+from benchmark.generators.pools import Pool
+from benchmark.records.schema import CheckpointResult, StageResult
+from benchmark.records.store import Store
+
+CONTACT_SHEET, GROUP_CHART = "contact_sheet.png", "groups.png"
+_MANY_GROUPS = 20
+_TILE_FEW, _TILE_MANY = 64, 32
+_MARGIN, _HEAD, _GROUND, _INK = 72, 34, (24, 24, 24), (235, 235, 235)
+_METADATA = {"Software": None}
+
+
+def draw_pictures(
+    cell: ResolvedCell, job: FitJob, report: FitReport, stage: StageResult, train: Arrays, folder: Path
+) -> dict[str, str]:
+    """Draw what fits this run into ``folder`` and return the files by kind."""
+    title = f"{cell.request.method} on {cell.card.id}, level {cell.manifest.level}, seed {cell.request.seed}"
+    chart(stage.checkpoints[0], cell, title, folder / GROUP_CHART)
+    artifacts = {"groups": GROUP_CHART}
+    if report.pools and job.generator is not None:
+        groups = cell.budget.groups
+        per_group = 1 if len(groups) > _MANY_GROUPS else 8
+        wanted: dict[tuple[int, int | None], int] = {}
+        for use in report.pools:
+            for key, (start, stop) in use.ranges.items():
+                y, _, a = key.partition("-")
+                wanted[int(y), None if a == "any" else int(a)] = min(per_group, stop - start)
+        images = Pool(Store(job.store), pool_recipe(job, job.generator)).read(wanted)
+        fake = _by_group(images.images, images.y, images.a, per_group)
+        real = _by_group(train["images"], train["y"], train["a"], per_group)
+        contact_sheet(cell, real, fake, per_group, title, folder / CONTACT_SHEET)
+        artifacts["contact_sheet"] = CONTACT_SHEET
+    return artifacts
+
+
+def _by_group(
+    images: NDArray[np.uint8], y: NDArray[np.int64], a: NDArray[np.int64], most: int
+) -> dict[tuple[int, int], NDArray[np.uint8]]:
+    pairs = sorted(set(zip(y.tolist(), a.tolist(), strict=True)))
+    return {(c, v): images[np.flatnonzero((y == c) & (a == v))[:most]] for c, v in pairs}
+
+
+def contact_sheet(
+    cell: ResolvedCell,
+    real: dict[tuple[int, int], NDArray[np.uint8]],
+    fake: dict[tuple[int, int], NDArray[np.uint8]],
+    per_group: int,
+    title: str,
+    path: Path,
+) -> None:
+    """Draw real images on the left and generated ones on the right, one row per class (or per group if few)."""
+    block = cell.card.task
+    labels, attributes = block.label.values, block.attribute.values
+    if per_group == 1:
+        # Many groups: classes × attributes; images asked for by class alone stand in a column of their own.
+        values = [*range(len(attributes)), *([-1] if any(a < 0 for _, a in fake) else [])]
+        rows = [(labels[y], [(y, a, 0) for a in values]) for y in range(len(labels))]
+        heads = [attributes[a] if a >= 0 else "any" for a in values]
+        tile = _TILE_MANY
+    else:
+        keys = sorted(set(real) | set(fake))
+        rows = [
+            (f"{labels[y]} {attributes[a] if a >= 0 else 'any'}", [(y, a, k) for k in range(per_group)])
+            for y, a in keys
+        ]
+        heads, tile = [""] * per_group, _TILE_FEW
+    width = len(heads) * tile
+    sheet = Image.new("RGB", (3 * _MARGIN + 2 * width, 2 * _HEAD + len(rows) * tile + 8), _GROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((8, 6), title, fill=_INK)
+    for side, (name, images) in enumerate((("real training images", real), ("generated images", fake))):
+        left = _MARGIN + side * (width + _MARGIN)
+        draw.text((left, 20), name, fill=_INK)
+        for k, head in enumerate(heads):
+            draw.text((left + k * tile + 1, _HEAD + 8), head[: max(1, tile // 6)], fill=_INK)
+        for row, (label, cells) in enumerate(rows):
+            top = 2 * _HEAD + row * tile
+            draw.text((left - _MARGIN + 6, top + tile // 2 - 6), label[:11], fill=_INK)
+            for k, (y, a, index) in enumerate(cells):
+                pixels = images.get((y, a))
+                if pixels is not None and index < len(pixels):
+                    picture = Image.fromarray(pixels[index]).resize((tile - 2, tile - 2), Image.Resampling.BILINEAR)
+                    sheet.paste(picture, (left + k * tile + 1, top + 1))
+    sheet.save(path, optimize=True)
+
+
+def chart(checkpoint: CheckpointResult, cell: ResolvedCell, title: str, path: Path) -> None:
+    """Draw test accuracy by group: bars with intervals, or a heat map where there are many groups."""
+    n, correct = np.array(checkpoint.groups.n), np.array(checkpoint.groups.correct)
+    accuracy = np.divide(correct, n, out=np.full(n.shape, np.nan), where=n > 0)
+    aligned = list(cell.card.law.aligned)
+    figure = Figure(figsize=(7.5, 6.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    if int((n > 0).sum()) > _MANY_GROUPS:
+        _heat_map(figure, axes, accuracy, cell, aligned)
+    else:
+        _bars(axes, accuracy, checkpoint, cell, aligned)
+    axes.set_title(f"{title}\ntest accuracy by group, rule {checkpoint.rule}", fontsize=10)
+    figure.savefig(path, metadata=_METADATA)
+
+
+def _heat_map(figure: Any, axes: Any, accuracy: NDArray[np.float64], cell: ResolvedCell, aligned: list[int]) -> None:
+    block = cell.card.task
+    image = axes.imshow(accuracy, vmin=0, vmax=1, cmap="cividis")
+    axes.set_xticks(range(len(block.attribute.values)), block.attribute.values, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(block.label.values)), block.label.values, fontsize=8)
+    axes.set_xlabel(block.attribute.name)
+    axes.set_ylabel(block.label.name)
+    for (y, a), value in np.ndenumerate(accuracy):
+        if not np.isnan(value):
+            weight = "bold" if aligned[y] == a else "normal"
+            axes.text(a, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, weight=weight,
+                      color="black" if value > 0.55 else "white")  # fmt: skip
+    figure.colorbar(image, ax=axes, shrink=0.8, label="accuracy (bold: bias-aligned)")
+
+
+def _bars(
+    axes: Any, accuracy: NDArray[np.float64], checkpoint: CheckpointResult, cell: ResolvedCell, aligned: list[int]
+) -> None:
+    block = cell.card.task
+    groups = [(y, a) for (y, a), value in np.ndenumerate(accuracy) if not np.isnan(value)]
+    for k, (y, a) in enumerate(groups):
+        low, high = checkpoint.groups.low[y][a], checkpoint.groups.high[y][a]
+        error = None if low is None or high is None else [[accuracy[y, a] - low], [high - accuracy[y, a]]]
+        axes.barh(k, accuracy[y, a], xerr=error, color="#4c72b0" if aligned[y] == a else "#dd8452", capsize=3)
+    axes.set_yticks(range(len(groups)), [f"{block.label.values[y]} / {block.attribute.values[a]}" for y, a in groups])
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("accuracy with simultaneous 95 % interval (blue: bias-aligned, orange: conflicting)")

@@ -1,0 +1,83 @@
+"""`score`: recompute every metric of a record from its stored predictions and compare, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import DamagedFile, DataError
+from benchmark.evaluation.scoring import metrics_differ, score_predictions
+from benchmark.records.canonical import sha256_file, sha256_of
+from benchmark.records.results import RECORD_FILE, read_record
+from benchmark.records.schema import MetricValue, Record
+from benchmark.tasks.catalog import load_task
+from benchmark.tasks.manifest import TRAIN
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One checkpoint, recomputed.
+
+    Attributes:
+        stage: Name of the stage.
+        rule: Selection rule.
+        metrics: The metrics as recomputed.
+        differing: Names of metrics (and ``groups``) that differ from the record.
+    """
+
+    stage: str
+    rule: str
+    metrics: dict[str, MetricValue]
+    differing: list[str]
+
+
+def score(path: Path | str) -> tuple[Record, list[Rescored]]:
+    """Recompute every metric of a record from its predictions.
+
+    Args:
+        path: The record's file or folder.
+
+    Returns:
+        The record, and each checkpoint recomputed.
+
+    Raises:
+        DamagedFile: When the record or a predictions file is damaged, or an identity does not hold.
+        DataError: When the task's split is not the one that the record names.
+    """
+    path = Path(path)
+    record = read_record(path)
+    folder = path if path.is_dir() else path.parent
+    if record.status != "success":
+        raise DamagedFile(f"{folder / RECORD_FILE} has status {record.status!r}; only a success has predictions")
+    if sha256_of(record.cell.model_dump(mode="json")) != record.cell_id:
+        raise DamagedFile(f"{folder / RECORD_FILE}: cell_id is not the SHA-256 of its cell")
+    task = load_task(f"{record.task.name}@{record.task.version}")
+    manifest = task.manifest(record.task.level, record.task.draw)
+    if manifest.digest != record.task.split_digest:
+        raise DataError(
+            f"{folder / RECORD_FILE} was made on another split ({record.task.split_digest[:12]}…, here "
+            f"{manifest.digest[:12]}…)"
+        )
+    if manifest.counts(TRAIN).tolist() != record.task.train_counts:
+        raise DamagedFile(f"{folder / RECORD_FILE}: its training counts are not those of its split")
+    cache: dict[str, tuple[dict[str, MetricValue], object]] = {}
+    results = []
+    for stage in record.stages:
+        for checkpoint in stage.checkpoints:
+            name = checkpoint.predictions.file
+            file = folder / name
+            if not file.is_file() or sha256_file(file) != checkpoint.predictions.sha256:
+                raise DamagedFile(f"{file} is missing or not the file that the record names")
+            if name not in cache:
+                cache[name] = score_predictions(task, manifest, file)
+            metrics, groups = cache[name]
+            differing = metrics_differ(checkpoint.metrics, metrics)
+            results.append(
+                Rescored(
+                    stage.name,
+                    checkpoint.rule,
+                    metrics,
+                    differing + (["groups"] if groups != checkpoint.groups else []),
+                )
+            )
+    return record, results

@@ -1,0 +1,104 @@
+"""From stored predictions to the numbers of a record: the same function for `evaluate` and `score`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.metrics.data import GroupResult, Metric, Predictions, TestLabels
+from benchmark.metrics.information import information_y_a, information_y_ag
+from benchmark.metrics.table import compute_metrics, group_table
+from benchmark.records.canonical import derive_seed
+from benchmark.records.predictions import read_predictions
+from benchmark.records.schema import GroupTable, MetricValue, Mixture
+from benchmark.tasks.manifest import TEST, TRAIN, Manifest
+from benchmark.tasks.task import Task
+
+
+def test_labels(task: Task, manifest: Manifest) -> TestLabels:
+    """Return the labels of the test split with what the card declares about them."""
+    block, rows = task.card.task, manifest.splits[TEST]
+    aligned = np.zeros((task.n_classes, task.n_attributes), dtype=np.bool_)
+    aligned[np.arange(task.n_classes), list(task.card.law.aligned)] = True
+    index = {value: k for k, value in enumerate(block.attribute.values)}
+    units = {source: k for k, source in enumerate(dict.fromkeys(rows.sources))}
+    return TestLabels(
+        y=rows.y,
+        a=rows.a,
+        unit=np.array([units[source] for source in rows.sources], dtype=np.int64),
+        n_classes=task.n_classes,
+        n_attributes=task.n_attributes,
+        aligned=aligned,
+        comparable=tuple(tuple(index[value] for value in family) for family in block.attribute_family),
+        class_family=tuple((block.class_family or {}).get(label, 0) for label in block.label.values),
+        crossed=block.test == "crossed",
+        bias_kind=block.bias_kind,
+        positive_class=None if block.positive_class is None else block.label.values.index(block.positive_class),
+        ranking_metric=block.ranking_metric,
+    )
+
+
+def score_predictions(task: Task, manifest: Manifest, file: Path) -> tuple[dict[str, MetricValue], GroupTable]:
+    """Compute every metric of one checkpoint from its predictions file alone.
+
+    Raises:
+        DamagedFile: When the file does not answer this test split.
+    """
+    rows = manifest.splits[TEST]
+    stored = read_predictions(file, rows=len(rows), rows_digest=rows.digest)
+    return score_answers(task, manifest, Predictions(stored.label, stored.top_probability))
+
+
+def score_answers(
+    task: Task, manifest: Manifest, predictions: Predictions
+) -> tuple[dict[str, MetricValue], GroupTable]:
+    """Compute every metric of one checkpoint from its answers."""
+    # The bootstrap's seed depends on the test split only, so two methods are resampled alike.
+    seed = derive_seed(test=manifest.splits[TEST].digest, purpose="bootstrap")
+    test = test_labels(task, manifest)
+    metrics = compute_metrics(test, predictions, manifest.counts(TRAIN), seed=seed)
+    return {name: metric_value(metric) for name, metric in metrics.items()}, _table(
+        task, group_table(test, predictions)
+    )
+
+
+def metric_value(metric: Metric) -> MetricValue:
+    """Turn a computed metric into a record's."""
+    return MetricValue(**asdict(metric))
+
+
+def _table(task: Task, groups: list[GroupResult]) -> GroupTable:
+    shape = (task.n_classes, task.n_attributes)
+    n, correct = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    low: list[list[float | None]] = [[None] * shape[1] for _ in range(shape[0])]
+    high: list[list[float | None]] = [[None] * shape[1] for _ in range(shape[0])]
+    for group in groups:
+        n[group.y, group.a], correct[group.y, group.a] = group.n, group.correct
+        low[group.y][group.a], high[group.y][group.a] = group.low, group.high
+    return GroupTable(n=n.tolist(), correct=correct.tolist(), low=low, high=high)
+
+
+def mixture_of(table: list[list[list[int]]], without_attribute: list[int]) -> Mixture:
+    """Describe a stage's training set: its counts, I(Y;A) and I(Y;(A,G)) in bits."""
+    counts: NDArray[np.int64] = np.array(table, dtype=np.int64)
+    return Mixture(
+        real=counts[..., 0].tolist(),
+        synthetic=counts[..., 1].tolist(),
+        synthetic_without_attribute=without_attribute,
+        information_y_a=metric_value(information_y_a(counts, sum(without_attribute))),
+        information_y_ag=metric_value(information_y_ag(counts, sum(without_attribute))),
+    )
+
+
+def metrics_differ(recorded: dict[str, MetricValue], computed: dict[str, MetricValue]) -> list[str]:
+    """Return the names of metrics that are not bit-equal, or that only one side has."""
+    names = sorted(set(recorded) | set(computed))
+    return [name for name in names if _plain(recorded.get(name)) != _plain(computed.get(name))]
+
+
+def _plain(value: MetricValue | None) -> Any:
+    return None if value is None else value.model_dump(mode="json")

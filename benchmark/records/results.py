@@ -1,0 +1,132 @@
+"""The results folder: one sub-folder per run, published whole; a success is never overwritten."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from benchmark.errors import DamagedFile, NewerSchema
+from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, read_json, write_text
+from benchmark.records.schema import SCHEMA_MAJOR, Record
+
+RECORD_FILE = "record.json"
+_NUMBERS = re.compile(r"\[\s+((?:-?[\d.eE+-]+|null)(?:,\s+(?:-?[\d.eE+-]+|null))*)\s+\]")
+
+logger = logging.getLogger(__name__)
+
+
+def record_text(record: Record) -> str:
+    """Return a record as JSON that diffs well: sorted keys, one line per row of numbers."""
+    text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda m: "[" + re.sub(r",\s+", ", ", m.group(1)) + "]", text) + "\n"
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a record into its (unpublished) folder."""
+    write_text(folder / RECORD_FILE, record_text(record))
+
+
+def upgrade(content: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Bring a record's JSON to this major version.
+
+    Raises:
+        NewerSchema: When it was written by a newer major version.
+        DamagedFile: When it names no version.
+    """
+    version = str(content.get("schema_version", ""))
+    major = version.partition(".")[0]
+    if not major.isdigit():
+        raise DamagedFile(f"{origin} has no schema_version, so it is no record of a run")
+    if int(major) > SCHEMA_MAJOR:
+        raise NewerSchema(f"{origin} has schema {version}; this version reads {SCHEMA_MAJOR}.x: update genbias-bench")
+    if int(major) < SCHEMA_MAJOR:
+        raise DamagedFile(f"{origin} has schema {version}, which never was released")
+    return content
+
+
+def read_record(path: Path) -> Record:
+    """Read one record from its file or its folder.
+
+    Raises:
+        DamagedFile: When it is missing or does not fit the schema.
+        NewerSchema: When a newer version wrote it.
+    """
+    file = path / RECORD_FILE if path.is_dir() else path
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise DamagedFile(f"{file} holds no JSON object")
+    try:
+        return Record.model_validate(upgrade(content, str(file)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "record"
+        raise DamagedFile(f"{file} does not fit the record schema: {where}: {first['msg']}") from error
+
+
+def run_folder(task: str, method: str) -> Path:
+    """Return the folder of a method's runs on a task, below the results folder."""
+    return Path(task) / method.replace("/", "--")
+
+
+def run_folder_name(record: Record) -> Path:
+    """Return where a run's folder belongs below the results folder."""
+    name = f"{record.task.level}-seed{record.seed}-{record.run_id}"
+    return run_folder(record.task.name, record.method.name) / name
+
+
+def publish_run(temporary: Path, results: Path, record: Record) -> Path:
+    """Write the record and publish its folder under the next free attempt.
+
+    Returns:
+        The folder's final path.
+    """
+    for attempt in range(1, 10_000):
+        run_id = record.cell_id[:12] + ("" if attempt == 1 else f"-{attempt}")
+        final = record.model_copy(update={"run_id": run_id})
+        target = results / run_folder_name(final)
+        if target.exists():
+            continue
+        write_record(temporary, final)
+        if publish_folder(temporary, target):
+            return target
+    raise DamagedFile(f"{results} holds 10,000 attempts of one cell; move them away")
+
+
+def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
+    """Yield every finished record below some folders or files, in path order.
+
+    Raises:
+        DamagedFile: For a folder or file that does not exist, or a record that does not fit.
+    """
+    for folder in folders:
+        if not folder.exists():
+            raise DamagedFile(f"{folder} does not exist")
+        files = [folder] if folder.is_file() else sorted(folder.rglob(RECORD_FILE))
+        for file in files:
+            if not any(part.startswith(TEMPORARY_PREFIX) for part in file.parts):
+                yield file, read_record(file)
+
+
+def find_success(results: Path, cell_id: str, prefix: Path) -> Path | None:
+    """Return the folder of a finished success of this cell, if there is an undamaged one.
+
+    Args:
+        results: The results folder.
+        cell_id: The cell.
+        prefix: ``task/method`` below the results folder.
+    """
+    for file in sorted((results / prefix).glob(f"*-{cell_id[:12]}*/{RECORD_FILE}")):
+        try:
+            record = read_record(file)
+        except DamagedFile as error:
+            logger.warning("%s; the run is made again", error)
+            continue
+        if record.cell_id == cell_id and record.status == "success":
+            return file.parent
+    return None

@@ -1,0 +1,285 @@
+"""The record of one run: what was asked, what was used, what came out. JSON on disk, these models in memory.
+
+Numbers are numbers; what is undefined is null with a reason. Unknown fields of a newer minor version are kept.
+The major version moves with any removal or change of meaning.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_MAJOR = 1
+SCHEMA_MINOR = 0
+SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
+
+Status = Literal["started", "success", "skipped", "error", "cancelled"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("NaN and infinities are not numbers here; use null with a reason")
+    return value
+
+
+Number = Annotated[float, AfterValidator(_finite)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class MetricValue(_Part):
+    """A metric with its 95 % interval from test sampling; null with a reason where it is undefined."""
+
+    value: Number | None
+    low: Number | None = None
+    high: Number | None = None
+    interval: str = Field(description="how the interval was made, or `none`")
+    reason: str | None = Field(default=None, description="why the value, or its interval, is null")
+
+    @model_validator(mode="after")
+    def _null_has_a_reason(self) -> MetricValue:
+        if self.value is None and not self.reason:
+            raise ValueError("a null metric needs a reason")
+        return self
+
+
+class GroupTable(_Part):
+    """Test results by group: integers, from which every point metric can be recomputed."""
+
+    n: list[list[int]] = Field(description="test rows, [classes][attributes]")
+    correct: list[list[int]] = Field(description="right answers, [classes][attributes]")
+    low: list[list[Number | None]] = Field(description="lower end of the simultaneous 95 % interval")
+    high: list[list[Number | None]] = Field(description="upper end of the simultaneous 95 % interval")
+
+
+class PredictionsFile(_Part):
+    """The Parquet file of one checkpoint's answers on the test split, in the manifest's order."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.parquet$")
+    sha256: Sha256
+    rows: int = Field(ge=1)
+    rows_digest: Sha256 = Field(description="digest of the test rows in their order")
+
+
+class CheckpointResult(_Part):
+    """One stage under one selection rule."""
+
+    rule: Literal["last", "val-average", "val-worst-group"]
+    track: Literal["none", "val-select", "val-train", "train"]
+    step: int = Field(ge=0, description="optimiser step of the stage at which the checkpoint was taken")
+    weights_sha256: Sha256
+    predictions: PredictionsFile
+    metrics: dict[str, MetricValue]
+    groups: GroupTable
+
+
+class Mixture(_Part):
+    """What a stage was trained on, and what its groups tell about labels and source."""
+
+    real: list[list[int]] = Field(description="real images, [classes][attributes]")
+    synthetic: list[list[int]] = Field(description="generated images by the group asked for, [classes][attributes]")
+    synthetic_without_attribute: list[int] = Field(description="generated images asked for by class alone, [classes]")
+    information_y_a: MetricValue = Field(description="I(Y;A) in bits, exact from the counts")
+    information_y_ag: MetricValue = Field(description="I(Y;(A,G)) in bits, G = real or generated")
+
+
+class StageResult(_Part):
+    """A named classifier that the method yielded; the last stage is ranked."""
+
+    name: str
+    steps: int = Field(ge=0)
+    seconds: Number = Field(ge=0, description="training time, also when it was remembered from an earlier run")
+    remembered: bool
+    mixture: Mixture | None
+    curves: list[dict[str, Number | int | None]]
+    checkpoints: list[CheckpointResult] = Field(min_length=1)
+
+
+class PoolUse(_Part):
+    """Generated images that the run used. The pool is shared, so its variance is not in the intervals."""
+
+    pool_id: Sha256
+    recipe: dict[str, Any]
+    ranges: dict[str, tuple[int, int]] = Field(description="group → [start, stop) of the images used")
+    rows_sha256: Sha256
+    kept: int = Field(ge=0)
+    sampled: int = Field(ge=0)
+    seconds: Number = Field(ge=0, description="time this run spent sampling; 0 when the pool held everything")
+    label_fidelity: dict[str, MetricValue] = Field(description="auditors' view of y and a; null with a reason before")
+
+
+class TaskInfo(_Part):
+    """The task, its frozen split, and how much data the level leaves."""
+
+    name: str
+    version: int
+    split_version: int
+    card_digest: Sha256
+    tier: Literal["demo", "core", "extended"]
+    bias_kind: Literal["spurious", "subpopulation"]
+    ranking_metric: str
+    level: str
+    draw: int
+    split_digest: Sha256
+    pinned: Literal["pinned", "unpinned", "partial"]
+    labels: list[str]
+    attributes: list[str]
+    train_counts: list[list[int]]
+    validation_counts: list[list[int]]
+    test_rows: int
+    n_train: int
+    smallest_group: int = Field(description="images in the smallest populated training group")
+    populated_groups: int
+    realised_rho: list[Number | None] = Field(description="share of aligned training images per class")
+    prepared_sha256: dict[str, Sha256] = Field(description="pixels of the train, validation and test splits")
+
+
+class MethodInfo(_Part):
+    """The method as it was run."""
+
+    name: str
+    version: int
+    origin: Literal["in-tree", "plug-in"]
+    package: str
+    package_version: str
+    source_digest: Sha256
+    hparams: dict[str, Any] = Field(description="resolved")
+    hparams_given: dict[str, Any] = Field(description="as passed with --set")
+    configuration: Literal["default", "changed", "tuned"]
+    track: Literal["none", "val-select", "val-train", "train"] = Field(description="before the selection rule")
+    uses_generator: bool
+    external_data: list[str]
+    oracle: bool
+
+
+class BudgetUse(_Part):
+    """What the protocol allowed and what was spent."""
+
+    synthetic_allowed: int
+    synthetic_kept: int
+    sampled_allowed: int
+    sampled: int
+    steps_allowed: int
+    steps_used: int
+
+    @model_validator(mode="after")
+    def _within(self) -> BudgetUse:
+        pairs = (
+            (self.synthetic_kept, self.synthetic_allowed, "kept images"),
+            (self.sampled, self.sampled_allowed, "sampled images"),
+            (self.steps_used, self.steps_allowed, "optimiser steps"),
+        )
+        for used, allowed, what in pairs:
+            if used > allowed:
+                raise ValueError(f"{used} {what} used, {allowed} allowed")
+        return self
+
+
+class Environment(_Part):
+    """Where it ran: no host or user names, no absolute paths."""
+
+    environment_id: Sha256
+    git_commit: str | None
+    git_dirty: bool | None
+    packages: dict[str, str]
+    python: str
+    system: str
+    device: str
+    device_kind: Literal["cpu", "cuda", "mps"]
+    cpu_capability: str
+    precision: Literal["float32", "bfloat16"]
+    threads: int
+
+
+class Isolation(_Part):
+    """Whether `fit` ran without the test split and without a network."""
+
+    requested: bool
+    separate_process: bool
+    test_split_absent: bool
+    network_blocked: bool
+    limits: list[str] = Field(description="what could not be isolated, and why")
+
+
+class Cost(_Part):
+    """What it took; generator compute is shown, not matched."""
+
+    wall_seconds: Number
+    training_seconds: Number
+    generator_seconds: Number
+    peak_memory_bytes: int | None
+    peak_device_memory_bytes: int | None
+    energy_joules: MetricValue
+
+
+class Failure(_Part):
+    """What went wrong; paths are scrubbed from the traceback."""
+
+    kind: str
+    message: str
+    traceback: list[str]
+
+
+class Cell(_Part):
+    """What identifies a run; `cell_id` is the SHA-256 of its canonical JSON."""
+
+    task: str
+    split_digest: Sha256
+    level: str
+    draw: int
+    seed: int
+    method: str
+    hparams: dict[str, Any]
+    generator: dict[str, Any] | None
+    backbone: str
+    backbone_weights: str
+    training: dict[str, Any]
+    budget: dict[str, int]
+    schema_major: int
+
+
+class Record(_Part):
+    """One run."""
+
+    schema_version: str
+    metrics_version: int
+    run_id: str = Field(pattern=r"^[0-9a-f]{12}(-\d+)?$", description="start of cell_id, and the attempt")
+    cell_id: Sha256
+    cell: Cell
+    kind: Literal["run", "trial"] = "run"
+    status: Status
+    started: str = Field(description="UTC, ISO 8601")
+    finished: str | None
+    seed: int
+    task: TaskInfo
+    method: MethodInfo
+    budget: BudgetUse | None
+    stages: list[StageResult]
+    pools: list[PoolUse]
+    environment: Environment
+    isolation: Isolation
+    cost: Cost | None
+    notes: list[str]
+    skipped_because: str | None = None
+    failure: Failure | None = None
+    artifacts: dict[str, str] = Field(description="pictures beside the record, by kind")
+
+    @model_validator(mode="after")
+    def _status_fits(self) -> Record:
+        if self.status == "success" and not (self.stages and self.budget and self.cost):
+            raise ValueError("a success needs stages, a budget and a cost")
+        if self.status == "skipped" and not self.skipped_because:
+            raise ValueError("a skipped run needs its reason")
+        if self.status == "error" and self.failure is None:
+            raise ValueError("an error needs its failure")
+        return self
+
+    @property
+    def ranked_stage(self) -> StageResult:
+        """The last stage."""
+        return self.stages[-1]

@@ -1,0 +1,1 @@
+"""Tasks: data cards, the split law with its locks, and one module per data source."""

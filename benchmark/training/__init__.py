@@ -1,0 +1,1 @@
+"""Backbones, losses, sampling of batches, the training loop and prediction."""

@@ -1,0 +1,274 @@
+"""The training loop: uint8 images in memory, normalisation on the device, length in optimiser steps.
+
+One training writes a checkpoint for each selection rule. Deterministic given the seed on one machine and thread count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from benchmark.contract.images import ImageSet, attributes_for_measurement
+from benchmark.contract.tracks import SelectionRule
+from benchmark.errors import TrainingDiverged
+from benchmark.training.backbones import build_backbone
+from benchmark.training.device import Precision
+from benchmark.training.losses import Batches, LossName, Objective, group_index
+
+State = dict[str, torch.Tensor]
+_CHECK_EVERY = 50
+_PREDICT_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything but images and initial weights that changes what a training gives.
+
+    Attributes:
+        spec: Specification of the backbone.
+        steps: Optimiser steps.
+        evaluations: Validation passes, evenly spaced; the last is at the end.
+        seed: Seed of the batches' order.
+        mean: Normalisation per channel, for pixels in 0..1.
+        std: Normalisation per channel.
+    """
+
+    spec: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    optimiser: str
+    learning_rate: float
+    weight_decay: float
+    warmup_share: float
+    evaluations: int
+    loss: LossName
+    groups: str
+    freeze_bn: bool
+    seed: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    precision: Precision
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for identities."""
+        return asdict(self)
+
+
+@dataclass
+class Outcome:
+    """What a training gives: a state dict per rule, the step of each, and the curves."""
+
+    checkpoints: dict[SelectionRule, State] = field(default_factory=dict)
+    steps_at: dict[SelectionRule, int] = field(default_factory=dict)
+    curves: list[dict[str, float | int | None]] = field(default_factory=list)
+
+
+class Normaliser:
+    """Turns uint8 batches into normalised float images on the device, in one fused multiply and add."""
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device) -> None:
+        scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, 3, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, 3, 1, 1)
+        self._scale, self._shift = scale, shift
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map uint8 [n, 3, h, w] to float32 of the same shape and memory format."""
+        return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
+
+
+def device_images(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Return uint8 [n, 3, h, w] in channels-last memory on the device (NHWC already is that memory)."""
+    # A copy: torch has no read-only tensors, and these arrays are frozen.
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(device)
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
+    """Return bf16 autocast, or nothing in float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def logits_of(
+    model: nn.Module, images: torch.Tensor, normalise: Normaliser, device: torch.device, precision: Precision
+) -> torch.Tensor:
+    """Return float32 logits [n, classes] of uint8 images, in evaluation mode and in batches."""
+    model.eval()
+    parts = []
+    with torch.inference_mode(), autocast(device, precision):
+        for start in range(0, len(images), _PREDICT_BATCH):
+            parts.append(model(normalise(images[start : start + _PREDICT_BATCH].to(device))).float())
+    return torch.cat(parts)
+
+
+def train_classifier(
+    config: TrainingConfig,
+    images: ImageSet,
+    validation: ImageSet,
+    initial: Mapping[str, torch.Tensor],
+    device: torch.device,
+    progress: Callable[[int], None],
+) -> Outcome:
+    """Train a backbone from ``initial`` weights and keep a checkpoint per selection rule.
+
+    Args:
+        config: Recipe, loss and seed.
+        images: What to train on; group losses read its group labels through the guard.
+        validation: For the selection rules only.
+        initial: State dict to start from; it is not changed.
+        device: Where to compute.
+        progress: Called with the number of steps done since the last call.
+
+    Raises:
+        TrainingDiverged: When the loss is not finite.
+    """
+    model = build_backbone(config.spec, pretrained=False)
+    model.load_state_dict(dict(initial))
+    model.to(device, memory_format=torch.channels_last)
+    group = _groups(config, images)
+    batches = iter(Batches(len(images), config.batch_size, group, config.loss, config.seed))
+    objective = Objective(config.loss, group, device)
+    group = None if group is None else group.to(device)
+    pixels, y = device_images(images.images, device), torch.tensor(images.y, device=device)
+    normalise = Normaliser(config.mean, config.std, device)
+    optimiser, schedule = _optimiser(model, config, device)
+    selector = Selector(config, validation, normalise, device)
+    checks = {math.ceil(config.steps * k / config.evaluations) for k in range(1, config.evaluations + 1)}
+    running, since = torch.zeros((), device=device), 0
+    for step in range(1, config.steps + 1):
+        _training_mode(model, config.freeze_bn)
+        index = next(batches).to(device)
+        with autocast(device, config.precision):
+            logits = model(normalise(pixels[index]))
+        loss = objective(logits, y[index], None if group is None else group[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        running, since = running + loss.detach(), since + 1
+        if step in checks or step % _CHECK_EVERY == 0:
+            mean_loss = _finite(float(running) / since, step, float(schedule.get_last_lr()[0]))
+            if step in checks:
+                selector.look(model, step, mean_loss)
+            running, since = torch.zeros((), device=device), 0
+        progress(1)
+    return selector.outcome
+
+
+def _groups(config: TrainingConfig, images: ImageSet) -> torch.Tensor | None:
+    if config.loss == "erm":
+        return None
+    synthetic = torch.tensor(images.synthetic) if config.groups == "y,a,source" else None
+    return group_index(torch.tensor(images.y), torch.tensor(images.a), synthetic, images.names.shape[1])
+
+
+def _finite(loss: float, step: int, learning_rate: float) -> float:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(f"the loss is {loss} at step {step} (learning rate {learning_rate:.2g}); lower it")
+    return loss
+
+
+def _training_mode(model: nn.Module, freeze_bn: bool) -> None:
+    model.train()
+    if freeze_bn:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _optimiser(
+    model: nn.Module, config: TrainingConfig, device: torch.device
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    fused = device.type in ("cpu", "cuda")
+    optimiser: torch.optim.Optimizer
+    if config.optimiser == "sgd":
+        optimiser = torch.optim.SGD(model.parameters(), momentum=0.9, fused=fused, **options)
+    else:
+        optimiser = torch.optim.AdamW(model.parameters(), fused=fused, **options)
+    warmup = max(1, round(config.steps * config.warmup_share))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+class Selector:
+    """Looks at the validation split during training and keeps the best weights of each selection rule.
+
+    ``val-average`` minimises the mean cross-entropy, ``val-worst-group`` the largest group-mean cross-entropy over
+    populated groups: finer than accuracies, which tie on small validation splits. Ties go to the earlier step.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, validation: ImageSet, normalise: Normaliser, device: torch.device
+    ) -> None:
+        self._config, self._normalise, self._device = config, normalise, device
+        self._pixels = device_images(validation.images, device)
+        self._y = torch.tensor(validation.y, device=device)
+        a = torch.tensor(attributes_for_measurement(validation), device=device)
+        self._group = self._y * validation.names.shape[1] + a
+        self._best: dict[SelectionRule, float] = {}
+        self.outcome = Outcome()
+
+    def look(self, model: nn.Module, step: int, training_loss: float) -> None:
+        """Measure on validation and update the checkpoints."""
+        row: dict[str, float | int | None] = {"step": step, "training_loss": training_loss}
+        scores: dict[SelectionRule, float] = {}
+        if len(self._y):
+            logits = logits_of(model, self._pixels, self._normalise, self._device, self._config.precision)
+            each = functional.cross_entropy(logits, self._y, reduction="none").double()
+            present = torch.bincount(self._group)
+            means = torch.zeros(len(present), dtype=torch.float64, device=self._device)
+            means = means.index_add(0, self._group, each)[present > 0] / present[present > 0]
+            scores = {
+                SelectionRule.VALIDATION_AVERAGE: float(each.mean()),
+                SelectionRule.VALIDATION_WORST_GROUP: float(means.max()),
+            }
+            row["validation_accuracy"] = float((logits.argmax(1) == self._y).double().mean())
+        row["validation_loss"] = scores.get(SelectionRule.VALIDATION_AVERAGE)
+        row["validation_worst_group_loss"] = scores.get(SelectionRule.VALIDATION_WORST_GROUP)
+        self.outcome.curves.append(row)
+        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        for rule, score in scores.items():
+            if score < self._best.get(rule, math.inf):
+                self._best[rule] = score
+                self.outcome.checkpoints[rule], self.outcome.steps_at[rule] = state, step
+        self.outcome.checkpoints[SelectionRule.LAST], self.outcome.steps_at[SelectionRule.LAST] = state, step
+
+
+def predict(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    device: torch.device,
+    precision: Precision,
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Return arg-max (taken before any rounding) and top probability of every image.
+
+    Args:
+        model: Maps normalised images to logits.
+        images: uint8 [n, h, w, 3].
+        mean: Normalisation per channel.
+        std: Normalisation per channel.
+        device: Where to compute.
+        precision: With or without bf16 autocast.
+    """
+    model.to(device)
+    logits = logits_of(model, device_images(images, device), Normaliser(mean, std, device), device, precision)
+    top = torch.softmax(logits, dim=1).amax(dim=1)
+    return logits.argmax(1).cpu().numpy(), top.cpu().numpy().astype(np.float16)

@@ -1,0 +1,1 @@
+"""Adapters: one file per method, found by its name; a leading underscore is no method."""

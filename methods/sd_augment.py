@@ -1,0 +1,72 @@
+"""Stable Diffusion augmentation: off-the-shelf text-to-image images mixed into the real training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from genbias_bench import GroupsOf, Hparams, Loss, Method, MethodCard, MethodData, Plan, Stage, Tools, Track
+
+
+class SDAugmentHparams(Hparams):
+    """How many images of which group, how they are asked for, and with which loss the mixture is trained."""
+
+    balance: Literal["fill", "add"] = Field("fill", description="fill the smallest groups (USB), or add evenly (ASB)")
+    prompt: Literal["class", "class+attribute"] = Field("class+attribute", description="what the prompt names")
+    loss: Loss = Field("erm", description="loss on the mixture")
+    groups: GroupsOf = Field(
+        "y,a", description="groups of a group loss; `y,a,source` also separates real and generated"
+    )
+    placebo: bool = Field(False, description="control: the generated images carry the training bias")
+
+    @model_validator(mode="after")
+    def _possible(self) -> SDAugmentHparams:
+        if self.prompt == "class" and (self.placebo or self.loss != "erm"):
+            raise ValueError("images asked for by class alone have no attribute, so no placebo and no group loss")
+        return self
+
+    def track(self) -> Track:
+        """Filling by group, the placebo and group losses read the training groups; the rest reads none."""
+        by_group = self.balance == "fill" and self.prompt == "class+attribute"
+        return Track.TRAIN if by_group or self.placebo or self.loss != "erm" else Track.NONE
+
+    def plan(self, data: MethodData, tools: Tools) -> Plan:
+        """Return how many images of each group to ask for."""
+        budget = tools.budget
+        if self.prompt == "class":
+            return budget.fill_by_class(data.train) if self.balance == "fill" else budget.balanced_by_class()
+        plan = budget.fill(data.train) if self.balance == "fill" else budget.balanced()
+        return budget.like_training(data.train, plan) if self.placebo else plan
+
+
+class SDAugment(Method):
+    """USB and ASB of Qraitem 2024 (arXiv 2308.04553): generated and real images in one training set.
+
+    Theirs: the two ways of balancing, prompts with class and attribute, groups (y,a) or (y,a,real/synthetic). Ours: the
+    budget B, class-only prompts, and the placebo, whose images repeat the training bias: what are more images alone
+    worth?
+    """
+
+    card = MethodCard(
+        name="sd-augment",
+        version=1,
+        summary="Mix off-the-shelf text-to-image images into the real training set.",
+        source="USB and ASB of Qraitem, Saenko, Plummer 2024 (arXiv 2308.04553); budget, class prompts, placebo: ours.",
+        track=SDAugmentHparams.track,
+        stages=("mixed",),
+        hparams=SDAugmentHparams,
+        uses_generator=True,
+        citation="""@inproceedings{qraitem2024fake,
+  title = {From Fake to Real: Pretraining on Balanced Synthetic Images to Prevent Spurious Correlations},
+  author = {Qraitem, Maan and Saenko, Kate and Plummer, Bryan A.},
+  booktitle = {ECCV},
+  year = {2024}
+}""",
+    )
+
+    def fit(self, data: MethodData, tools: Tools, hparams: SDAugmentHparams) -> Iterator[Stage]:
+        """Generate, mix, train once."""
+        fake = tools.synthesize(data, plan=hparams.plan(data, tools))
+        yield Stage("mixed", tools.train(data.train + fake, loss=hparams.loss, groups=hparams.groups))
