@@ -13,7 +13,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	awk '/^uv==/ {p=1} p {print} p && !/\\$$/ {exit}' constraints.txt > $(VENV)/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -136,7 +136,7 @@ def _show(done: Evaluation, results: Path) -> None:
         print_text(f"{kind}\t{folder / file}")
     say(f"next: genbias-bench score {folder}   recomputes every metric from the stored predictions")
     say(
-        f"      genbias-bench leaderboard build {_relative(results)} --output LEADERBOARD-local.md   compares your records"
+        f"      genbias-bench leaderboard build {_relative(results)} -o my-board.md   compares your records"
     )
 
 

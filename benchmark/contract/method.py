@@ -127,7 +127,7 @@ class Stage:
 
 
 class Tools(Protocol):
-    """What the harness lends to a method. Each call is remembered by a hash of its inputs, so a resumed run is quick."""
+    """What the harness lends to a method; each call is remembered by a hash of its inputs, so resuming is quick."""
 
     @property
     def budget(self) -> Budget:
@@ -196,6 +196,7 @@ class Method(abc.ABC):
 
     def build(self, spec: Mapping[str, Any]) -> torch.nn.Module:
         """Build the architecture of an own stage from its spec; only for adapters that yield own modules."""
+        del spec
         raise ContractViolation(f"{type(self).__name__} yields its own modules, so it needs a build(spec) method")
 
 

@@ -16,7 +16,7 @@ from benchmark.records.canonical import sha256_file
 from benchmark.records.predictions import StoredPredictions, write_predictions
 from benchmark.records.schema import PredictionsFile
 from benchmark.tasks.manifest import Rows
-from benchmark.training.backbones import build_backbone
+from benchmark.training.backbones import load_backbone
 from benchmark.training.loop import predict
 from benchmark.training.remember import load_state
 
@@ -56,10 +56,12 @@ def answer_stage(
 
 
 def _model(job: FitJob, stage: SavedStage, file: Path) -> nn.Module:
-    model = (
-        load_method(job.method).build(stage.spec) if stage.own_module else build_backbone(stage.spec, pretrained=False)
-    )
-    model.load_state_dict(load_state(file))
+    state = load_state(file)
+    if stage.own_module:
+        model = load_method(job.method).build(stage.spec)
+        model.load_state_dict(state)
+    else:
+        model = load_backbone(stage.spec, state)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -108,6 +108,4 @@ def _generator_data(cell: ResolvedCell) -> list[str]:
         return []
     if cell.generator.name == "tiny-sd":
         return ["tiny-sd: trained on typeset coloured digits and letters; holds no image of any task"]
-    return [
-        f"generator {cell.generator.name}: its training data are not known to the harness and may hold the task's images"
-    ]
+    return [f"generator {cell.generator.name}: what it was trained on is not known here; it may hold the task's images"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmark.contract.images import MethodData, attributes_for_measurement
-from benchmark.contract.method import Method, Stage, Trained
+from benchmark.contract.method import Hparams, Method, Stage, Trained
 from benchmark.contract.registry import load_method, resolve_hparams
 from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import ContractViolation, TrainingDiverged
@@ -26,7 +26,7 @@ from benchmark.training.remember import contiguous
 def run_fit(
     job: FitJob, data: MethodData, folder: Path, progress: Progress, on_stage: Callable[[SavedStage], None]
 ) -> FitReport:
-    """Call ``fit`` and save each stage's weights into ``folder`` before it goes on.
+    """Load the job's method, call its ``fit`` and save each stage's weights into ``folder`` before it goes on.
 
     Args:
         job: What to fit.
@@ -36,7 +36,7 @@ def run_fit(
         on_stage: Called with each saved stage; in process, the harness predicts there.
 
     Raises:
-        ContractViolation: When the stages are not the declared ones, or the budget was not spent as declared.
+        ContractViolation: When the stages are not the declared ones.
         NotApplicable: When the method says that it cannot run on this cell.
     """
     torch.set_num_threads(job.threads)
@@ -44,7 +44,19 @@ def run_fit(
         # Read by huggingface_hub at its first import, which is later than this.
         os.environ["HF_HUB_OFFLINE"] = "1"
     method = load_method(job.method)
-    hparams = resolve_hparams(method, job.hparams)
+    return fit_stages(method, resolve_hparams(method, job.hparams), job, data, folder, progress, on_stage)
+
+
+def fit_stages(
+    method: Method,
+    hparams: Hparams,
+    job: FitJob,
+    data: MethodData,
+    folder: Path,
+    progress: Progress,
+    on_stage: Callable[[SavedStage], None],
+) -> FitReport:
+    """Call ``fit`` of a loaded method; see :func:`run_fit`."""
     tools = HarnessTools(job, data, progress)
     stages: list[SavedStage] = []
     for stage in method.fit(data, tools, hparams):
@@ -53,7 +65,8 @@ def run_fit(
             what = f"stage {stage.name!r}" if isinstance(stage, Stage) else f"a {type(stage).__name__}"
             raise ContractViolation(f"{job.method} yields {what} where its card declares {expected!r}")
         last = len(stages) == len(job.stages) - 1
-        stages.append(_save(stage, method, folder, len(stages), tools.steps_used - sum(s.steps for s in stages), last))
+        steps = tools.steps_used - sum(s.steps for s in stages)
+        stages.append(_save(stage, method, folder, len(stages), steps, last))
         on_stage(stages[-1])
     if len(stages) != len(job.stages):
         raise ContractViolation(f"{job.method} yields {len(stages)} stages; its card declares {', '.join(job.stages)}")

@@ -37,8 +37,8 @@ class Lock:
             return "unpinned"
         if pinned != manifest.digest:
             raise DataError(
-                f"{card.id} at {manifest.level}, draw {manifest.draw}: the split digest {manifest.digest[:12]}… differs "
-                f"from splits.lock ({pinned[:12]}…); the source data or the split code have changed"
+                f"{card.id} at {manifest.level}, draw {manifest.draw}: the split digest {manifest.digest[:12]}… "
+                f"differs from splits.lock ({pinned[:12]}…); the source data or the split code have changed"
             )
         return "pinned"
 

@@ -62,6 +62,14 @@ def build_backbone(spec: Mapping[str, Any], *, pretrained: bool = True) -> nn.Mo
     return model
 
 
+def load_backbone(spec: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Build a backbone with given weights, leaving torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        model = build_backbone(spec, pretrained=False)
+    model.load_state_dict(dict(state))
+    return model
+
+
 def pretrained_state(spec: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
     """Return torchvision's named weights.
 

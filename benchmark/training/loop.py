@@ -20,7 +20,7 @@ from torch.nn import functional
 from benchmark.contract.images import ImageSet, attributes_for_measurement
 from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import TrainingDiverged
-from benchmark.training.backbones import build_backbone
+from benchmark.training.backbones import load_backbone
 from benchmark.training.device import Precision
 from benchmark.training.losses import Batches, LossName, Objective, group_index
 
@@ -131,8 +131,7 @@ def train_classifier(
     Raises:
         TrainingDiverged: When the loss is not finite.
     """
-    model = build_backbone(config.spec, pretrained=False)
-    model.load_state_dict(dict(initial))
+    model = load_backbone(config.spec, initial)
     model.to(device, memory_format=torch.channels_last)
     group = _groups(config, images)
     batches = iter(Batches(len(images), config.batch_size, group, config.loss, config.seed))
