@@ -19,7 +19,9 @@ from benchmark.training.specs import backbone_spec
 CASES = (("small-cnn", 32, 256, 400), ("resnet18", 64, 256, 200), ("resnet50", 224, 128, 60))
 
 
-def throughput(backbone: str, size: int, batch: int, steps: int, device: torch.device) -> dict[str, float | str | int | None]:
+def throughput(
+    backbone: str, size: int, batch: int, steps: int, device: torch.device
+) -> dict[str, float | str | int | None]:
     rng = np.random.default_rng(0)
     n = 4 * batch
     names = GroupNames(tuple("0123456789"), ("a", "b"))

@@ -37,7 +37,9 @@ def run(*arguments: str, store: Path, results: Path) -> tuple[float, float, str]
 )
 def test_light_verbs(benchmark, arguments: list[str], bound: float) -> None:
     benchmark.extra_info["bound_s"] = bound
-    benchmark.pedantic(lambda: subprocess.run([BIN, *arguments], check=True, capture_output=True), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(
+        lambda: subprocess.run([BIN, *arguments], check=True, capture_output=True), rounds=5, warmup_rounds=1
+    )
     assert benchmark.stats.stats.min <= bound
 
 

@@ -60,7 +60,9 @@ def conventional(images: np.ndarray, labels: np.ndarray) -> float:
 def ours(images: np.ndarray, labels: np.ndarray, attributes: np.ndarray) -> float:
     block = load_task("colorized-digits").card.task
     names = GroupNames(block.label.values, block.attribute.values)
-    data = ImageSet(images, labels.copy(), np.zeros(len(labels), bool), names, Track.TRAIN, Track.TRAIN, attributes.copy())
+    data = ImageSet(
+        images, labels.copy(), np.zeros(len(labels), bool), names, Track.TRAIN, Track.TRAIN, attributes.copy()
+    )
     device = torch.device("cpu")
     config = TrainingConfig(
         spec=SPEC, steps=STEPS, batch_size=BATCH, optimiser="adamw", learning_rate=2e-3, weight_decay=0.01,
@@ -86,5 +88,7 @@ def test_training_throughput(benchmark) -> None:
     ratios = sorted(a / b for a, b in pairs[1:])
     median = ratios[len(ratios) // 2]
     benchmark.extra_info["ratio"] = median
-    sys.stderr.write(f"ours {pairs[-1][0]:.0f} images/s, conventional {pairs[-1][1]:.0f} images/s, median ratio {median:.2f}\n")
+    sys.stderr.write(
+        f"ours {pairs[-1][0]:.0f} images/s, conventional {pairs[-1][1]:.0f} images/s, median ratio {median:.2f}\n"
+    )
     assert median >= 2

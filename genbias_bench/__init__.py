@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmark.contract.budget import Budget, Plan
     from benchmark.contract.images import GroupNames, ImageSet, MethodData
-    from benchmark.contract.method import GroupsOf, Hparams, Loss, Method, MethodCard, Stage, Tools, Trained
+    from benchmark.contract.method import External, GroupsOf, Hparams, Loss, Method, MethodCard, Stage, Tools, Trained
     from benchmark.contract.tracks import SelectionRule, Track
     from benchmark.errors import GenBiasError, NotApplicable
     from benchmark.evaluation.run import evaluate
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Budget": "benchmark.contract.budget",
+    "External": "benchmark.contract.method",
     "GenBiasError": "benchmark.errors",
     "GroupNames": "benchmark.contract.images",
     "GroupsOf": "benchmark.contract.method",
@@ -43,6 +44,7 @@ _WHERE = {
 
 __all__ = [
     "Budget",
+    "External",
     "GenBiasError",
     "GroupNames",
     "GroupsOf",

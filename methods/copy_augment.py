@@ -26,6 +26,7 @@ class CopyAugment(Method):
         source="Our protocol: the control that separates generated content from more images of small groups.",
         track=Track.TRAIN,
         stages=("mixed",),
+        kind="control",
         hparams=CopyAugmentHparams,
     )
 

@@ -135,9 +135,7 @@ def _show(done: Evaluation, results: Path) -> None:
     for kind, file in sorted(record.artifacts.items()):
         print_text(f"{kind}\t{folder / file}")
     say(f"next: genbias-bench score {folder}   recomputes every metric from the stored predictions")
-    say(
-        f"      genbias-bench leaderboard build {_relative(results)} -o my-board.md   compares your records"
-    )
+    say(f"      genbias-bench leaderboard build {_relative(results)} -o my-board.md   compares your records")
 
 
 def _relative(path: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.cli.output import Debug, Json, print_json, print_text
+from benchmark.errors import UsageError
 
 app = typer.Typer(help="Build the leaderboard.", no_args_is_help=True)
 
@@ -31,6 +32,8 @@ def build(
 ) -> None:
     """Write LEADERBOARD.md from records: intervals, rank intervals, seeds, cost, track, verification level."""
     del debug
+    if records and output is None:
+        raise UsageError("give --output FILE too: LEADERBOARD.md itself is built from leaderboard/results only")
     from leaderboard.build import build_board
 
     board = build_board(records or None, output)

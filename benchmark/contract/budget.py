@@ -127,8 +127,9 @@ class Budget:
             InvalidValue: For a negative number or an unknown group.
             BudgetExceeded: When it asks for more than B.
         """
+        groups = {*self.groups, *((y, None) for y in range(self.n_classes))}
         for (y, a), n in plan.items():
-            if n < 0 or not 0 <= y < self.n_classes or (a is not None and not 0 <= a < self.n_attributes):
+            if n < 0 or (y, a) not in groups:
                 raise InvalidValue(f"the plan asks for {n} images of group ({y}, {a}), which cannot be")
         if sum(plan.values()) > self.synthetic:
             raise BudgetExceeded(

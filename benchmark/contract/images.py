@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class ImageSet:
     names: GroupNames
     needs: Track
     granted: Track
-    _attributes: NDArray[np.int64]
+    _attributes: NDArray[np.int64] = field(repr=False)
 
     def __post_init__(self) -> None:
         """Freeze the arrays and check their shapes."""
@@ -96,8 +96,15 @@ class ImageSet:
         return np.bincount(self.y, minlength=len(self.names.labels)).astype(np.int64)
 
     def take(self, indices: NDArray[np.int64] | Sequence[int]) -> ImageSet:
-        """Return the chosen images, in the order given; an index may stand several times."""
-        chosen = np.asarray(indices, dtype=np.int64)
+        """Return the chosen images, in the order given; an index may stand several times.
+
+        Raises:
+            InvalidValue: For a mask or fractions: read as positions they would silently choose other images.
+        """
+        positions = np.asarray(indices)
+        if positions.size and positions.dtype.kind not in "iu":
+            raise InvalidValue(f"take() wants positions, not {positions.dtype}; for a mask use np.flatnonzero(mask)")
+        chosen = positions.astype(np.int64)
         return replace(
             self,
             images=self.images[chosen],

@@ -33,6 +33,21 @@ class Hparams(BaseModel):
 
 
 @dataclass(frozen=True)
+class External:
+    """A pre-trained component that a method brings itself.
+
+    Attributes:
+        component: What it is.
+        trained_on: The data it was trained on.
+        may_contain_task_images: Whether these may hold the task's images; None where nobody knows.
+    """
+
+    component: str
+    trained_on: str
+    may_contain_task_images: bool | None = None
+
+
+@dataclass(frozen=True)
 class MethodCard:
     """What a method says about itself.
 
@@ -46,7 +61,8 @@ class MethodCard:
         hparams: The model of its hyper-parameters.
         uses_generator: Whether it asks for generated images.
         citation: BibTeX, or empty.
-        external_data: Pre-trained components it brings itself, with what they were trained on.
+        external_data: Pre-trained components it brings itself.
+        kind: A method that means to repair bias, a control, or a process that is only observed and never ranked.
         oracle: Uses knowledge that no method has; measured, never ranked.
     """
 
@@ -59,7 +75,8 @@ class MethodCard:
     hparams: type[Hparams] = Hparams
     uses_generator: bool = False
     citation: str = ""
-    external_data: tuple[str, ...] = ()
+    external_data: tuple[External, ...] = ()
+    kind: Literal["mitigation", "control", "process"] = "mitigation"
     oracle: bool = False
 
     def __post_init__(self) -> None:

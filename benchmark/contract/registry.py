@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmark.contract.method import Hparams, Method, Origin
+from benchmark.contract.method import Hparams, Method, MethodCard, Origin
 from benchmark.errors import ContractViolation, InvalidValue, UnknownName
 from benchmark.records.canonical import sha256_file
 
@@ -33,7 +33,7 @@ class Listed:
     @property
     def in_tree(self) -> bool:
         """Whether it is part of this distribution."""
-        return self.attribute is None
+        return "/" not in self.name
 
 
 @functools.cache
@@ -93,15 +93,17 @@ def _load(listed: Listed) -> Method:
     if len(adapters) != 1:
         raise ContractViolation(f"{listed.module} must hold exactly one Method class, found {len(adapters)}")
     card = getattr(adapters[0], "card", None)
-    if card is None or card.name != listed.name.rpartition("/")[2]:
+    if not isinstance(card, MethodCard) or card.name != listed.name.rpartition("/")[2]:
         raise ContractViolation(f"the card of {listed.module} must be named {listed.name.rpartition('/')[2]!r}")
+    if inspect.isabstract(adapters[0]):
+        raise ContractViolation(f"the method of {listed.module} must define fit(data, tools, hparams)")
     return adapters[0]()
 
 
 def origin_of(name: str) -> Origin:
     """Return where a method's code comes from."""
-    listed = listed_methods()[name]
     file = Path(inspect.getfile(type(load_method(name))))
+    listed = listed_methods()[name]
     return Origin("in-tree" if listed.in_tree else "plug-in", listed.package, listed.version, file)
 
 

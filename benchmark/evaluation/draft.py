@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from benchmark.contract.registry import origin_of, source_digest
 from benchmark.evaluation.cell import ResolvedCell
+from benchmark.generators.identity import TINY_SD
 from benchmark.metrics.registry import METRICS_VERSION
 from benchmark.records.results import run_folder
-from benchmark.records.schema import SCHEMA_VERSION, Environment, Isolation, MethodInfo, Record, TaskInfo
+from benchmark.records.schema import (
+    SCHEMA_VERSION,
+    Environment,
+    ExternalData,
+    Isolation,
+    MethodInfo,
+    Record,
+    TaskInfo,
+)
 from benchmark.tasks.manifest import TEST, TRAIN, VALIDATION
 
 
@@ -94,18 +104,42 @@ def _method_info(cell: ResolvedCell) -> MethodInfo:
         package_version=origin.version,
         source_digest=source_digest(cell.request.method),
         hparams=resolved,
-        hparams_given={name: value for name, value in resolved.items() if name in cell.request.overrides},
+        hparams_changed={name: value for name, value in resolved.items() if value != defaults[name]},
+        kind=card.kind,
         configuration=configuration,
         track=cell.track.value,
         uses_generator=card.uses_generator,
-        external_data=[*card.external_data, *_generator_data(cell)],
+        external_data=[*(ExternalData(**asdict(part)) for part in card.external_data), *_pretrained(cell)],
         oracle=card.oracle,
     )
 
 
-def _generator_data(cell: ResolvedCell) -> list[str]:
-    if cell.generator is None:
-        return []
-    if cell.generator.name == "tiny-sd":
-        return ["tiny-sd: trained on typeset coloured digits and letters; holds no image of any task"]
-    return [f"generator {cell.generator.name}: what it was trained on is not known here; it may hold the task's images"]
+def _pretrained(cell: ResolvedCell) -> list[ExternalData]:
+    """Return the components that were trained elsewhere: the backbone's weights and the generator."""
+    parts = []
+    recipe = cell.card.task.training
+    if recipe.backbone_weights:
+        parts.append(
+            ExternalData(
+                component=f"backbone {recipe.backbone} {recipe.backbone_weights}",
+                trained_on="ImageNet (torchvision)",
+                may_contain_task_images=None,
+            )
+        )
+    if cell.generator is not None and cell.generator.name == TINY_SD:
+        parts.append(
+            ExternalData(
+                component=TINY_SD,
+                trained_on="typeset coloured digits and letters, rendered from fonts",
+                may_contain_task_images=False,
+            )
+        )
+    elif cell.generator is not None:
+        parts.append(
+            ExternalData(
+                component=f"generator {cell.generator.name}",
+                trained_on="not known to the harness; see the model's own card",
+                may_contain_task_images=None,
+            )
+        )
+    return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from benchmark.contract.images import MethodData, attributes_for_measurement
 from benchmark.contract.method import Hparams, Method, Stage, Trained
+from benchmark.contract.oracle import fitting
 from benchmark.contract.registry import load_method, resolve_hparams
 from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import ContractViolation, TrainingDiverged
@@ -59,7 +60,7 @@ def fit_stages(
     """Call ``fit`` of a loaded method; see :func:`run_fit`."""
     tools = HarnessTools(job, data, progress)
     stages: list[SavedStage] = []
-    for stage in method.fit(data, tools, hparams):
+    for stage in _guarded(method, method.fit(data, tools, hparams)):
         expected = job.stages[len(stages)] if len(stages) < len(job.stages) else None
         if not isinstance(stage, Stage) or stage.name != expected:
             what = f"stage {stage.name!r}" if isinstance(stage, Stage) else f"a {type(stage).__name__}"
@@ -81,6 +82,17 @@ def fit_stages(
         peak_memory_bytes=peak_memory_bytes(),
         peak_device_memory_bytes=peak_device_memory(tools.device),
     )
+
+
+def _guarded(method: Method, stages: Iterator[Stage]) -> Iterator[Stage]:
+    """Run each piece of ``fit`` with auditors out of reach; between stages the harness may measure."""
+    while True:
+        with fitting(method.card.name, oracle=method.card.oracle):
+            try:
+                stage = next(stages)
+            except StopIteration:
+                return
+        yield stage
 
 
 def _save(stage: Stage, method: Method, folder: Path, number: int, steps: int, last: bool) -> SavedStage:

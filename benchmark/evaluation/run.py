@@ -121,7 +121,7 @@ def evaluate_cell(
     _probe(results)
     store = Store(store.resolve()).root
     with Store(store).claim(f"cell-{cell.cell_id}"):
-        found = None if force else find_success(results, cell.cell_id, run_prefix(cell))
+        found = None if force else find_success(results, cell.cell_id, run_prefix(cell), isolated=isolated)
         if found is not None:
             return Evaluation(read_record(found), found, reused=True)
         from benchmark.evaluation.execution import Execution

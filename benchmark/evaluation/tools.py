@@ -212,6 +212,10 @@ class HarnessTools:
             raise InvalidValue(f"share {share} of the optimiser steps must lie in (0, 1]")
         else:
             steps = round(total * share)
+            left = total - self.steps_used
+            if self._calls == len(self._job.stages) - 1 and abs(left - steps) <= 1:
+                # Shares that add up to one must spend every step, however they round.
+                steps = left
         if steps < 1 or self.steps_used + steps > total:
             raise BudgetExceeded(f"{steps} more optimiser steps after {self.steps_used} exceed the budget of {total}")
         return steps

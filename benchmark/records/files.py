@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -98,7 +99,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON strictly: no NaN, no duplicate keys.
+    """Read JSON strictly: no NaN, no number beyond a float's range, no duplicate keys.
 
     Raises:
         DamagedFile: When the file is missing or is not such JSON.
@@ -107,6 +108,12 @@ def read_json(path: Path) -> Any:
     def refuse_constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
+    def finite(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(f"{digits} is out of range")
+        return value
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs):
@@ -114,7 +121,9 @@ def read_json(path: Path) -> Any:
         return result
 
     try:
-        return json.loads(path.read_bytes(), parse_constant=refuse_constant, object_pairs_hook=unique)
+        return json.loads(
+            path.read_bytes(), parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=unique
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} cannot be read as JSON: {error}") from error
 
@@ -140,9 +149,9 @@ def publish_folder(temporary: Path, target: Path) -> bool:
     Returns:
         True when this call published it; False when somebody else was first (``temporary`` is then left as it is).
     """
-    fsync_tree(temporary)
     make_folder(target.parent)
     try:
+        fsync_tree(temporary)
         # rename(2) replaces an *empty* folder silently; what we publish always holds files, so a
         # published target is never empty and the call fails instead of replacing it.
         temporary.rename(target)

@@ -66,19 +66,25 @@ def read_predictions(path: Path, *, rows: int, rows_digest: str) -> StoredPredic
         with pq.ParquetFile(path) as file:
             metadata = file.schema_arrow.metadata or {}
             fields = {field.name: field.type for field in file.schema_arrow}
+            n_columns = len(file.schema_arrow)
             labels_fit = fields.get("label") in (pa.uint8(), pa.uint16())
             if (
-                set(fields) != {"label", "top_probability"}
+                n_columns != 2
+                or set(fields) != {"label", "top_probability"}
                 or not labels_fit
                 or fields["top_probability"] != pa.float16()
             ):
                 raise DamagedFile(
                     f"{path} has columns {fields}, expected label (uint8 or uint16) and top_probability (float16)"
                 )
-            if file.metadata.num_rows != rows:
+            if metadata.get(_FOOTER["format"]) != _FORMAT:
+                raise DamagedFile(f"{path} does not say format {_FORMAT.decode()} in its footer")
+            # The footer counts rows twice, and a stranger's file may disagree with itself.
+            held = sum(file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups))
+            if file.metadata.num_rows != rows or held != rows:
                 raise DamagedFile(f"{path} holds {file.metadata.num_rows} rows, the test split has {rows}")
             table = file.read()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedFile(f"{path} cannot be read as Parquet: {error}") from error
     found = metadata.get(_FOOTER["rows_digest"], b"").decode(errors="replace")
     if found != rows_digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -19,7 +20,9 @@ PACKAGES = (
     "genbias-bench", "torch", "torchvision", "diffusers", "transformers", "peft", "datasets", "huggingface_hub",
     "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "safetensors", "pydantic",
 )  # fmt: skip
-_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.-]+)")
+_PATH = re.compile(r"(?<![\w/])(?:file://|[A-Za-z]:|~)?(?:[/\\][\w.@+~-]+)+[/\\](?=[\w.-]+)")
+_QUOTED_PATH = re.compile(r"(?<=['\"])(?:[A-Za-z]:|~)?[/\\][^'\"\n]*[/\\](?=[^'\"/\\\n]+['\"])")
+_USER_VARIABLES = ("USER", "LOGNAME", "USERNAME")
 
 
 @functools.cache
@@ -81,10 +84,17 @@ def environment(*, device: str, device_kind: str, cpu_capability: str, precision
 
 def scrub(text: str) -> str:
     """Remove folders, the user's name and the host's name from a text that goes into a record."""
-    text = _PATH.sub("…/", text)
-    for secret in (os.environ.get("USER"), platform.node()):
-        if secret and len(secret) > 3:
-            text = text.replace(secret, "…")
+    secrets = [platform.node(), *(os.environ.get(name) for name in _USER_VARIABLES)]
+    with contextlib.suppress(RuntimeError):
+        home = Path.home()
+        secrets.append(home.name)
+        if home.name:
+            text = re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
+    # Quoted paths first: they may hold spaces.
+    text = _PATH.sub("…/", _QUOTED_PATH.sub("…/", text))
+    for secret in secrets:
+        if secret and len(secret) >= 3:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "…", text)
     return text
 
 

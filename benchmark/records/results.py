@@ -16,7 +16,9 @@ from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, read_json,
 from benchmark.records.schema import SCHEMA_MAJOR, Record
 
 RECORD_FILE = "record.json"
-_NUMBERS = re.compile(r"\[\s+((?:-?[\d.eE+-]+|null)(?:,\s+(?:-?[\d.eE+-]+|null))*)\s+\]")
+# A raw line break never stands inside a JSON string, so only real arrays match.
+_NUMBERS = re.compile(r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]")
+_VERSION = re.compile(r"(\d{1,6})(?:\.\d{1,6})*", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +42,13 @@ def upgrade(content: dict[str, Any], origin: str) -> dict[str, Any]:
         DamagedFile: When it names no version.
     """
     version = str(content.get("schema_version", ""))
-    major = version.partition(".")[0]
-    if not major.isdigit():
+    match = _VERSION.fullmatch(version)
+    if match is None:
         raise DamagedFile(f"{origin} has no schema_version, so it is no record of a run")
-    if int(major) > SCHEMA_MAJOR:
+    major = int(match.group(1))
+    if major > SCHEMA_MAJOR:
         raise NewerSchema(f"{origin} has schema {version}; this version reads {SCHEMA_MAJOR}.x: update genbias-bench")
-    if int(major) < SCHEMA_MAJOR:
+    if major < SCHEMA_MAJOR:
         raise DamagedFile(f"{origin} has schema {version}, which never was released")
     return content
 
@@ -62,7 +65,8 @@ def read_record(path: Path) -> Record:
     if not isinstance(content, dict):
         raise DamagedFile(f"{file} holds no JSON object")
     try:
-        return Record.model_validate(upgrade(content, str(file)))
+        # Strict, as JSON: numbers are numbers, never strings that look like one.
+        return Record.model_validate_json(json.dumps(upgrade(content, str(file))), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
@@ -109,17 +113,18 @@ def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
             raise DamagedFile(f"{folder} does not exist")
         files = [folder] if folder.is_file() else sorted(folder.rglob(RECORD_FILE))
         for file in files:
-            if not any(part.startswith(TEMPORARY_PREFIX) for part in file.parts):
+            if not any(part.startswith(TEMPORARY_PREFIX) for part in file.relative_to(folder).parts):
                 yield file, read_record(file)
 
 
-def find_success(results: Path, cell_id: str, prefix: Path) -> Path | None:
+def find_success(results: Path, cell_id: str, prefix: Path, *, isolated: bool = False) -> Path | None:
     """Return the folder of a finished success of this cell, if there is an undamaged one.
 
     Args:
         results: The results folder.
         cell_id: The cell.
         prefix: ``task/method`` below the results folder.
+        isolated: Accept only a run whose `fit` was isolated.
     """
     for file in sorted((results / prefix).glob(f"*-{cell_id[:12]}*/{RECORD_FILE}")):
         try:
@@ -127,6 +132,7 @@ def find_success(results: Path, cell_id: str, prefix: Path) -> Path | None:
         except DamagedFile as error:
             logger.warning("%s; the run is made again", error)
             continue
-        if record.cell_id == cell_id and record.status == "success":
+        fits = record.cell_id == cell_id and record.status == "success"
+        if fits and (record.isolation.separate_process or not isolated):
             return file.parent
     return None

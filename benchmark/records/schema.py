@@ -6,7 +6,10 @@ The major version moves with any removal or change of meaning.
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -14,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 0
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
+SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
 Status = Literal["started", "success", "skipped", "error", "cancelled"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -139,6 +143,14 @@ class TaskInfo(_Part):
     prepared_sha256: dict[str, Sha256] = Field(description="pixels of the train, validation and test splits")
 
 
+class ExternalData(_Part):
+    """A pre-trained component, what it was trained on, and whether that may hold the task's images (protocol §3)."""
+
+    component: str
+    trained_on: str
+    may_contain_task_images: bool | None = Field(description="null: not known")
+
+
 class MethodInfo(_Part):
     """The method as it was run."""
 
@@ -149,11 +161,12 @@ class MethodInfo(_Part):
     package_version: str
     source_digest: Sha256
     hparams: dict[str, Any] = Field(description="resolved")
-    hparams_given: dict[str, Any] = Field(description="as passed with --set")
+    hparams_changed: dict[str, Any] = Field(description="those that differ from the defaults")
+    kind: Literal["mitigation", "control", "process"]
     configuration: Literal["default", "changed", "tuned"]
     track: Literal["none", "val-select", "val-train", "train"] = Field(description="before the selection rule")
     uses_generator: bool
-    external_data: list[str]
+    external_data: list[ExternalData]
     oracle: bool
 
 
@@ -283,3 +296,13 @@ class Record(_Part):
     def ranked_stage(self) -> StageResult:
         """The last stage."""
         return self.stages[-1]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a record, as committed in :data:`SCHEMA_FILE`."""
+    return Record.model_json_schema()
+
+
+if __name__ == "__main__":
+    # python -m benchmark.records.schema > benchmark/records/record.schema.json
+    sys.stdout.write(json.dumps(json_schema(), indent=1, sort_keys=True, ensure_ascii=False) + "\n")

@@ -30,8 +30,8 @@ from benchmark.records.files import (
 
 FORMAT_VERSION = 1
 DIGESTS = "digests.json"
-_HEARTBEAT_S = 5.0
 _CLAIM_EXPIRES_S = 30.0
+_BEATS = 6  # how often a claim is refreshed before it would expire
 _ORPHAN_AGE_S = 24 * 3600.0
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,9 @@ def verify_sealed(folder: Path) -> None:
     sealed = read_json(folder / DIGESTS)
     if not isinstance(sealed, dict) or not isinstance(sealed.get("files"), dict):
         raise DamagedFile(f"{folder / DIGESTS} holds no list of files")
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != DIGESTS}
+    if extra := sorted(present - set(sealed["files"])):
+        raise DamagedFile(f"{folder / extra[0]} is not among the files that were sealed")
     for name, digest in sealed["files"].items():
         path = folder / name
         if not path.is_file():
@@ -67,17 +70,19 @@ class Store:
 
     Args:
         root: The folder; created when missing.
+        claim_expires_s: Seconds after which a claim that is not refreshed counts as a dead producer's.
 
     Raises:
         StoreError: When it cannot be written or has another format version.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, claim_expires_s: float | None = None) -> None:
         self.root = make_folder(root)
+        self._claim_expires_s = claim_expires_s
         marker = self.root / "format_version"
         if not marker.exists():
             write_text(marker, f"{FORMAT_VERSION}\n")
-        found = marker.read_text().strip()
+        found = marker.read_text(errors="replace").strip()
         if found != str(FORMAT_VERSION):
             raise StoreError(
                 f"the store {root} has format version {found}, this version reads {FORMAT_VERSION}; "
@@ -142,9 +147,10 @@ class Store:
         """
         path = make_folder(self.root / "claims") / f"{name}.claim"
         token = secrets.token_hex(16)
-        _acquire(path, token)
+        expires_s = _CLAIM_EXPIRES_S if self._claim_expires_s is None else self._claim_expires_s
+        _acquire(path, token, expires_s)
         stop = threading.Event()
-        beat = threading.Thread(target=_heartbeat, args=(path, token, stop), daemon=True)
+        beat = threading.Thread(target=_heartbeat, args=(path, token, stop, expires_s / _BEATS), daemon=True)
         beat.start()
         try:
             yield
@@ -156,19 +162,20 @@ class Store:
                     path.unlink()
 
     def collect_garbage(self) -> int:
-        """Remove temporary and damaged folders older than a day; returns how many."""
+        """Remove temporary and damaged folders in which nothing changed for a day; returns how many."""
         removed = 0
-        for path in self.root.glob("*/.*"):
-            if not path.name.startswith((TEMPORARY_PREFIX, ".damaged-")):
+        for path in [*self.root.glob("*/.*"), *self.root.glob("*/*/.*")]:
+            if not path.is_dir() or not path.name.startswith((TEMPORARY_PREFIX, ".damaged-")):
                 continue
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _ORPHAN_AGE_S:
+                changed = max(p.stat().st_mtime for p in (path, *path.rglob("*")))
+                if time.time() - changed > _ORPHAN_AGE_S:
                     shutil.rmtree(path)
                     removed += 1
         return removed
 
 
-def _acquire(path: Path, token: str) -> None:
+def _acquire(path: Path, token: str, expires_s: float) -> None:
     seen, since = "", time.monotonic()
     while True:
         try:
@@ -180,7 +187,7 @@ def _acquire(path: Path, token: str) -> None:
                 continue
             if content != seen:
                 seen, since = content, time.monotonic()
-            elif time.monotonic() - since > _CLAIM_EXPIRES_S:
+            elif time.monotonic() - since > expires_s:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
                 continue
@@ -188,14 +195,18 @@ def _acquire(path: Path, token: str) -> None:
         except OSError as error:
             raise storage_error(path, error) from error
         else:
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(f"{token} 0\n")
+            try:
+                with os.fdopen(descriptor, "w") as stream:
+                    stream.write(f"{token} 0\n")
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise storage_error(path, error) from error
             return
 
 
-def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
+def _heartbeat(path: Path, token: str, stop: threading.Event, every_s: float) -> None:
     count = 0
-    while not stop.wait(_HEARTBEAT_S):
+    while not stop.wait(every_s):
         count += 1
         with contextlib.suppress(OSError):
             if not path.read_text().startswith(token):

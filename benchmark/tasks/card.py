@@ -16,7 +16,15 @@ from benchmark.records.canonical import sha256_of
 from benchmark.tasks.law import SplitLaw
 from benchmark.tasks.levels import NAMED_LEVELS, normalise_level
 
-Share = Annotated[Fraction, BeforeValidator(lambda v: Fraction(str(v)))]
+
+def _exact(value: Any) -> Fraction:
+    try:
+        return Fraction(str(value))
+    except ZeroDivisionError as error:
+        raise ValueError(f"{value!r} divides by zero") from error
+
+
+Share = Annotated[Fraction, BeforeValidator(_exact), Field(ge=0)]
 """An exact share, written as a decimal string."""
 
 
@@ -49,6 +57,12 @@ class Shares(_Strict):
     audit: Share
     test: Share | None = None
     validation: Share | None = None
+
+    @model_validator(mode="after")
+    def _leave_something(self) -> Shares:
+        if sum((self.audit, self.test or Fraction(0), self.validation or Fraction(0)), Fraction(0)) >= 1:
+            raise ValueError("the shares leave nothing for training")
+        return self
 
 
 class Pixels(_Strict):
@@ -154,6 +168,11 @@ class TaskBlock(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> TaskBlock:
         attributes = set(self.attribute.values)
+        for variable in (self.label, self.attribute):
+            if len(set(variable.values)) != len(variable.values):
+                raise ValueError(f"a value of {variable.name!r} stands twice")
+        if not set(self.aligned_cap or ()) <= set(self.label.values):
+            raise ValueError("`aligned_cap` must name label values")
         if len(self.aligned) != len(self.label.values) or not set(self.aligned) <= attributes:
             raise ValueError("`aligned` must name one attribute value per class")
         if {v for family in self.attribute_family for v in family} != attributes:
@@ -259,10 +278,14 @@ def parse_card(text: str, origin: str) -> DataCard:
     block = front.pop("genbias")
     try:
         task = TaskBlock.model_validate(block)
-    except (ValidationError, InvalidValue) as error:
+        # The digest covers what changes results, not the prose.
+        digest = sha256_of(block)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc'])) or 'genbias'}: {e['msg']}" for e in error.errors()]
+        raise DataError(f"data card {origin}: {'; '.join(wrong)}") from error
+    except (ValueError, TypeError, InvalidValue) as error:
         raise DataError(f"data card {origin}: {error}") from error
-    # The digest covers what changes results, not the prose.
-    return DataCard(hub=front, task=task, prose=prose, digest=sha256_of(block))
+    return DataCard(hub=front, task=task, prose=prose, digest=digest)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.util
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def read_scans(card: DataCard) -> NDArray[np.int64]:
     path = Path(spec.origin).parent / source.location
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"cannot read {source.location} inside scikit-learn: {error}; reinstall scikit-learn"
         ) from error

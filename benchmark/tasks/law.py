@@ -80,6 +80,9 @@ def split(listing: Listing, law: SplitLaw, level: str, draw: int) -> Manifest:
         splits = _rendered(listing, law, cut, level, draw)
     else:
         splits = _observed(listing, law, cut, level)
+    empty = np.flatnonzero(np.bincount(splits[TRAIN].y, minlength=law.n_classes) == 0)
+    if len(empty):
+        raise DataError(f"{law.task}: class {empty[0]} has no training sample at level {level}")
     # The draw's order decides who conflicts, so handing rows out in it would tell a method the group labels.
     rank = {listing.ids[i]: k for k, i in enumerate(fixed)}
     for name in (TRAIN, VALIDATION):

@@ -10,7 +10,7 @@ from benchmark.errors import InvalidValue
 BALANCED = "balanced"
 NATIVE = "native"
 NAMED_LEVELS = (BALANCED, NATIVE)
-_DECIMAL = re.compile(r"0?\.\d{1,6}")
+_DECIMAL = re.compile(r"0?\.[0-9]{1,6}")
 
 
 def normalise_level(text: str) -> str:

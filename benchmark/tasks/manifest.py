@@ -37,12 +37,14 @@ class Listing:
     complete: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse duplicate ids and columns of different lengths."""
+        """Refuse duplicate ids, columns of different lengths and unknown partitions."""
         if len(set(self.ids)) != len(self.ids):
             raise DataError("a sample id stands twice in the listing")
         lengths = {len(self.ids), len(self.y), len(self.a), len(self.partition or self.ids)}
         if len(lengths) != 1:
             raise DataError(f"the listing's columns have different lengths: {sorted(lengths)}")
+        if unknown := sorted(set(self.partition or ()) - {TRAIN, VALIDATION, TEST}):
+            raise DataError(f"unknown official partition {unknown[0]!r}; there are {TRAIN}, {VALIDATION} and {TEST}")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 
 from benchmark.contract.images import MethodData
 from benchmark.contract.method import Hparams, Method, MethodCard, Stage, Tools
+from benchmark.contract.oracle import guard
 from benchmark.contract.tracks import Track
 from benchmark.errors import (
     BudgetExceeded,
@@ -22,6 +23,7 @@ from benchmark.errors import (
     DataError,
     InvalidValue,
     NotApplicable,
+    OracleUse,
     StoreError,
     UndeclaredGroupLabels,
     UsageError,
@@ -269,6 +271,23 @@ class GeneratesUndeclared(Method):
         yield Stage("real", tools.train(tools.synthesize(data, plan=tools.budget.balanced())))
 
 
+class AsksAnAuditor(Method):
+    """Asks an auditor, as every auditor would be asked."""
+
+    card = card("asks-an-auditor")
+
+    def fit(self, data: MethodData, tools: Tools, hparams: Hparams) -> Iterator[Stage]:
+        """Ask before training."""
+        guard("y")
+        yield Stage("real", tools.train(data.train))
+
+
+class DeclaredOracle(AsksAnAuditor):
+    """Asks too, but says so on its card."""
+
+    card = card("declared-oracle", oracle=True)
+
+
 class CannotRun(Method):
     """Does not apply to any cell."""
 
@@ -304,6 +323,7 @@ class OwnModule(Method):
         (TooManySteps, BudgetExceeded, "exceed the budget of 12"),
         (TooManyImages, BudgetExceeded, "exceed B = 1980"),
         (GeneratesUndeclared, InvalidValue, "uses_generator=False"),
+        (AsksAnAuditor, OracleUse, "asks-an-auditor asks the auditor of y inside fit"),
         (CannotRun, NotApplicable, "no conflicting validation images"),
     ],
 )
@@ -316,6 +336,13 @@ def test_a_broken_adapter_is_stopped_for_its_own_reason(
 ) -> None:
     with pytest.raises(error, match=message):
         fit_adapter(method, short_cell("erm"), tmp_path)
+
+
+def test_an_auditor_answers_a_declared_oracle_and_whoever_measures(
+    short_cell: Callable[..., ResolvedCell], tmp_path: Path
+) -> None:
+    assert len(fit_adapter(DeclaredOracle, short_cell("erm"), tmp_path)) == 1
+    guard("y")
 
 
 def test_an_adapter_may_bring_its_own_module(short_cell: Callable[..., ResolvedCell], tmp_path: Path) -> None:

@@ -1,0 +1,361 @@
+"""Pools of synthetic images: generated once, appended by immutable shards, shared by whoever has the same recipe.
+
+Methods reach pools through ``tools.synthesize``; audits and the command line read and list them. Nothing here imports
+torch, diffusers or datasets unless images are missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.errors import DamagedFile, DataError, GeneratorError, InvalidValue, NotAvailable
+from benchmark.generators.recipe import GroupKey, PoolRecipe, sorted_groups
+from benchmark.generators.shards import (
+    ROWS,
+    Range,
+    Row,
+    ranges_of,
+    read_ranges,
+    read_rows,
+    shard_name,
+    write_shard,
+)
+from benchmark.records.canonical import sha256_of
+from benchmark.records.files import make_folder, read_json, write_json
+from benchmark.records.store import Store
+
+RECIPE = "recipe.json"
+PIECE_IMAGES = 512
+PIECE_BYTES = 64 * 2**20
+PIECE_SECONDS = 60.0
+
+Counts = Mapping[tuple[int, int | None], int]
+"""How many images of each group, from index 0."""
+
+logger = logging.getLogger(__name__)
+
+
+class Sampler(Protocol):
+    """What a pool needs of a loaded generator; `pipelines.TextToImage` is one."""
+
+    def conditions(self) -> dict[str, Any]:
+        """What was loaded and how; the keys are attributes of the recipe."""
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance: float,
+        height: int,
+        width: int,
+        batch_size: int,
+        resize: str,
+    ) -> NDArray[np.uint8]:
+        """Make one image, uint8 [height, width, 3], per prompt and seed."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PoolImages:
+    """Images of a pool in their one order: by group (label, attribute), then index.
+
+    Attributes:
+        images: uint8 [n, size, size, 3].
+        y: Labels, int64 [n].
+        a: Attributes, int64 [n]; -1 where images were asked for by class alone.
+        index: Index inside the group, int64 [n].
+        pool_id: SHA-256 of the recipe.
+        ranges: Which images of each group these are, ``[start, stop)``.
+        rows_sha256: SHA-256 over (group, index, SHA-256 of the pixels) of these rows.
+    """
+
+    images: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    a: NDArray[np.int64]
+    index: NDArray[np.int64]
+    pool_id: str
+    ranges: dict[GroupKey, tuple[int, int]]
+    rows_sha256: str
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what a record says about the images used."""
+        ranges = [[group.y, group.a, start, stop] for group, (start, stop) in self.ranges.items()]
+        return {"pool_id": self.pool_id, "ranges": ranges, "rows_sha256": self.rows_sha256}
+
+
+@dataclass(frozen=True)
+class PoolSummary:
+    """One line of a list of pools.
+
+    Attributes:
+        pool_id: SHA-256 of the recipe.
+        recipe: The recipe.
+        images: Number of images per group; only groups that have some.
+        size: Bytes on disk.
+    """
+
+    pool_id: str
+    recipe: PoolRecipe
+    images: dict[GroupKey, int]
+    size: int
+
+
+class Pool:
+    """The images of one recipe in a store.
+
+    Args:
+        store: Where shards are kept, under ``pools/<pool_id>/``.
+        recipe: The recipe.
+
+    Raises:
+        DataError: When the folder of this pool holds another recipe.
+    """
+
+    def __init__(self, store: Store, recipe: PoolRecipe) -> None:
+        self.store, self.recipe = store, recipe
+        self.kind = f"pools/{recipe.pool_id}"
+        self.folder = store.root / "pools" / recipe.pool_id
+        self._verified: dict[str, tuple[int, int]] = {}
+        self._check_recipe()
+
+    def missing(self, counts: Counts) -> int:
+        """Return how many of these images are not in the store yet."""
+        return len(self._missing(self._checked(counts)))
+
+    def ensure(
+        self, counts: Counts, sampler: Callable[[], Sampler], *, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Generate what is missing. What is published stays, so that an interrupted call continues where it was.
+
+        Args:
+            counts: How many images of each group, from index 0.
+            sampler: Loads the generator; called only when an image is missing.
+            progress: Called with the number of images after each batch; see :meth:`missing` for the total.
+
+        Raises:
+            InvalidValue: For a group without prompt or a negative number.
+            GeneratorError: When the generator fails, or is not the one that the recipe names.
+            StoreError: When the store cannot be written; what was published before stays.
+        """
+        wanted = self._checked(counts)
+        if not self._missing(wanted):
+            return
+        with self.store.claim(f"pool-{self.recipe.pool_id}"):
+            rows = self._missing(wanted)
+            if not rows:
+                return
+            source = sampler()
+            self.recipe.check_made_by(source.conditions())
+            self._write_recipe()
+            for made, images in self._pieces(source, rows, progress):
+                self._publish(made, images)
+
+    def read(self, counts: Counts) -> PoolImages:
+        """Read images from the store.
+
+        Args:
+            counts: How many images of each group, from index 0.
+
+        Raises:
+            InvalidValue: For a group without prompt or a negative number.
+            NotAvailable: When some are missing; see :meth:`ensure`.
+        """
+        wanted = {group: n for group, n in self._checked(counts).items() if n}
+        starts = dict(zip(wanted, np.cumsum([0, *wanted.values()]).tolist(), strict=False))
+        total, size = sum(wanted.values()), self.recipe.image_size
+        images = np.empty((total, size, size, 3), dtype=np.uint8)
+        digests = np.zeros(total, dtype="U64")
+        for folder, ranges in self._shards(wanted):
+            rows, offset = read_rows(folder, self.recipe, ranges, check=False), 0
+            for piece in ranges:
+                stop = min(piece.stop, wanted.get(piece.group, 0))
+                if piece.start < stop:
+                    to = slice(starts[piece.group] + piece.start, starts[piece.group] + stop)
+                    take = digests[to] == ""
+                    images[to][take] = rows.images[offset : offset + stop - piece.start][take]
+                    digests[to][take] = np.asarray(rows.sha256[offset : offset + stop - piece.start])[take]
+                offset += len(piece)
+        if (digests == "").any():
+            raise NotAvailable(
+                f"pool {self.recipe.pool_id[:12]} of {self.recipe.task} lacks {int((digests == '').sum())} of {total} "
+                "images (never generated, or set aside as damaged); run the same command again to generate them"
+            )
+        return self._collect(wanted, images, digests)
+
+    def _collect(self, wanted: dict[GroupKey, int], images: NDArray[np.uint8], digests: NDArray[np.str_]) -> PoolImages:
+        counts = list(wanted.values())
+        y = np.repeat(np.asarray([group.y for group in wanted], dtype=np.int64), counts)
+        a = np.repeat(np.asarray([group.attribute for group in wanted], dtype=np.int64), counts)
+        index = np.concatenate([np.arange(n, dtype=np.int64) for n in counts] or [np.empty(0, dtype=np.int64)])
+        rows = zip(y.tolist(), a.tolist(), index.tolist(), digests.tolist(), strict=True)
+        ranges = {group: (0, n) for group, n in wanted.items()}
+        return PoolImages(images, y, a, index, self.recipe.pool_id, ranges, sha256_of([list(row) for row in rows]))
+
+    def _checked(self, counts: Counts) -> dict[GroupKey, int]:
+        for group in sorted_groups(counts):
+            if group not in self.recipe.prompts:
+                raise InvalidValue(f"the recipe of this pool of {self.recipe.task} has no prompt for group {group}")
+            if counts[group] < 0:
+                raise InvalidValue(f"{counts[group]} images of group {group} cannot be")
+        return {group: int(counts[group]) for group in sorted_groups(counts)}
+
+    def _check_recipe(self) -> bool:
+        """Return whether the recipe is written; a damaged one is written again, since its hash is the folder's name."""
+        if not (self.folder / RECIPE).exists():
+            return False
+        try:
+            found = read_json(self.folder / RECIPE)
+        except DamagedFile as error:
+            logger.warning("%s; it will be written again", error)
+            return False
+        if sha256_of(found) != self.recipe.pool_id:
+            raise DataError(
+                f"{self.folder / RECIPE} is the recipe of another pool; remove the folder or use another store"
+            )
+        return True
+
+    def _write_recipe(self) -> None:
+        if not self._check_recipe():
+            write_json(make_folder(self.folder) / RECIPE, self.recipe.as_record())
+
+    def _missing(self, wanted: dict[GroupKey, int]) -> list[Row]:
+        """Return the missing rows, one of each group in turn, so that batches mix groups."""
+        absent = {group: np.ones(n, dtype=np.bool_) for group, n in wanted.items()}
+        for _, ranges in self._shards(wanted):
+            for piece in ranges:
+                if piece.group in absent:
+                    absent[piece.group][piece.start : piece.stop] = False
+        turns = [
+            (turn, group.order, group, int(index))
+            for group, mask in absent.items()
+            for turn, index in enumerate(np.flatnonzero(mask))
+        ]
+        return [(group, index) for _, _, group, index in sorted(turns, key=lambda row: row[:2])]
+
+    def _shards(self, wanted: dict[GroupKey, int]) -> Iterator[tuple[Path, list[Range]]]:
+        """Yield the undamaged shards that hold a wanted image, by name; others are set aside with a warning."""
+        for name in _shard_names(self.folder):
+            try:
+                ranges = read_ranges(self.folder / name, self.recipe)
+                wants = any(piece.start < wanted.get(piece.group, 0) for piece in ranges)
+                if wants and self._intact(name, ranges):
+                    yield self.folder / name, ranges
+            except DamagedFile as error:
+                self._set_aside(name, error)
+
+    def _intact(self, name: str, ranges: list[Range]) -> bool:
+        """Check digests, rows and pixels of a shard, once in the life of this object unless its file changes."""
+        try:
+            stat = (self.folder / name / ROWS).stat()
+        except OSError as error:
+            raise DamagedFile(f"{self.folder / name / ROWS} is missing") from error
+        state = (stat.st_size, stat.st_mtime_ns)
+        if self._verified.get(name) != state:
+            if self.store.load(self.kind, name) is None:
+                return False
+            read_rows(self.folder / name, self.recipe, ranges)
+            self._verified[name] = state
+        return True
+
+    def _set_aside(self, name: str, error: DamagedFile) -> None:
+        aside = self.folder / f".damaged-{name}-{secrets.token_hex(4)}"
+        logger.warning("%s; it is set aside as %s and will be made again", error, aside.name)
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / name).rename(aside)
+
+    def _pieces(
+        self, source: Sampler, rows: list[Row], progress: Callable[[int], None] | None
+    ) -> Iterator[tuple[list[Row], NDArray[np.uint8]]]:
+        """Generate rows in order and yield them in bounded pieces, so that an interruption loses little."""
+        batch_size = self.recipe.batch_size
+        limit = max(batch_size, min(PIECE_IMAGES, PIECE_BYTES // self.recipe.bytes_per_image))
+        made: list[Row] = []
+        images: list[NDArray[np.uint8]] = []
+        since = time.monotonic()
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            images.append(self._sample(source, batch))
+            made += batch
+            if progress is not None:
+                progress(len(batch))
+            full = len(made) + batch_size > limit or time.monotonic() - since > PIECE_SECONDS
+            if full or start + batch_size >= len(rows):
+                yield made, np.concatenate(images)
+                made, images, since = [], [], time.monotonic()
+
+    def _sample(self, source: Sampler, batch: list[Row]) -> NDArray[np.uint8]:
+        recipe = self.recipe
+        images = source.sample(
+            [recipe.prompts[group] for group, _ in batch],
+            [recipe.negative_prompt] * len(batch),
+            [recipe.seed(group, index) for group, index in batch],
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            height=recipe.image_size,
+            width=recipe.image_size,
+            batch_size=recipe.batch_size,
+            resize=recipe.resize,
+        )
+        expected = (len(batch), recipe.image_size, recipe.image_size, 3)
+        if images.shape != expected or images.dtype != np.uint8:
+            raise GeneratorError(f"the generator gave {images.dtype} {images.shape} instead of uint8 {expected}")
+        return images
+
+    def _publish(self, made: list[Row], images: NDArray[np.uint8]) -> None:
+        order = sorted(range(len(made)), key=lambda k: (made[k][0].order, made[k][1]))
+        rows = [made[k] for k in order]
+        name = shard_name(ranges_of(rows))
+        self.store.publish(self.kind, name, lambda folder: write_shard(folder, self.recipe, rows, images[order]))
+
+
+def _shard_names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def list_pools(store: Store) -> list[PoolSummary]:
+    """Describe every pool of a store, by id, from recipes and ranges alone; what cannot be read is left out."""
+    summaries = []
+    root = store.root / "pools"
+    for pool_id in _shard_names(root):
+        try:
+            summaries.append(describe_pool(root / pool_id))
+        except DamagedFile as error:
+            logger.warning("%s; this pool is not listed", error)
+    return summaries
+
+
+def describe_pool(folder: Path) -> PoolSummary:
+    """Describe the pool in a folder.
+
+    Raises:
+        DamagedFile: When its recipe cannot be read.
+    """
+    recipe = PoolRecipe.from_record(read_json(folder / RECIPE))
+    if recipe.pool_id != folder.name:
+        raise DamagedFile(f"{folder / RECIPE} is the recipe of another pool")
+    held: dict[GroupKey, set[int]] = {}
+    for name in _shard_names(folder):
+        with contextlib.suppress(DamagedFile):
+            for piece in read_ranges(folder / name, recipe):
+                held.setdefault(piece.group, set()).update(range(piece.start, piece.stop))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return PoolSummary(recipe.pool_id, recipe, {group: len(held[group]) for group in sorted_groups(held)}, size)

@@ -1,0 +1,72 @@
+"""The stages of each method at a task's default level: where on its way a bias went, or came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmark.contract.tracks import SelectionRule
+from benchmark.records.schema import StageResult
+from leaderboard.claims import changed_settings
+from leaderboard.groups import Group
+from leaderboard.models import Span, StageRow, StageSummary
+from leaderboard.rows import estimate, generator_label, span
+
+STAGE_METRICS = ("acc_group_mean", "acc_conflicting")
+_LAST = SelectionRule.LAST.value
+
+
+def stage_rows(groups: Sequence[Group], order: Sequence[str]) -> list[StageRow]:
+    """Summarise the stages of every row.
+
+    Args:
+        groups: The rows of the default level under rule ``last``.
+        order: Their ids as the table has them.
+    """
+    position = {name: place for place, name in enumerate(order)}
+    rows = []
+    for group in sorted(groups, key=lambda each: position[each.id]):
+        record = group.first.run.record
+        rows.append(
+            StageRow(
+                method=record.cell.method,
+                changed=changed_settings(record, group.first.split.task.card),
+                configuration=record.method.configuration,
+                generator=generator_label(group.first),
+                verification=group.first.run.level,
+                seeds=len(group.runs),
+                stages=_stages(group),
+            )
+        )
+    return rows
+
+
+def _stages(group: Group) -> list[StageSummary]:
+    names = [stage.name for stage in group.first.run.record.stages]
+    same = [scored for scored in group.runs if [stage.name for stage in scored.run.record.stages] == names]
+    summaries = []
+    for position, name in enumerate(names):
+        stages = [scored.run.record.stages[position] for scored in same]
+        answers = [scored.answers[position, _LAST] for scored in same if (position, _LAST) in scored.answers]
+        summaries.append(
+            StageSummary(
+                name=name,
+                steps=span(stage.steps for stage in stages),
+                real=_images(stages, real=True),
+                generated=_images(stages, real=False),
+                metrics={
+                    metric: estimate([each.values[metric] for each in answers] or [None], ["no checkpoint `last`"])
+                    for metric in STAGE_METRICS
+                },
+            )
+        )
+    return summaries
+
+
+def _images(stages: Sequence[StageResult], *, real: bool) -> Span | None:
+    numbers = []
+    for stage in stages:
+        if stage.mixture is None:
+            return None
+        table = stage.mixture.real if real else stage.mixture.synthetic
+        numbers.append(sum(map(sum, table)) + (0 if real else sum(stage.mixture.synthetic_without_attribute)))
+    return span(numbers)

@@ -1,0 +1,67 @@
+"""What the board says in words: how to read it, how to reproduce a row, what the rules are."""
+
+from __future__ import annotations
+
+from benchmark.metrics.ranking import LEAST_SEEDS
+from benchmark.tasks.law import DRAWS
+
+HOW_TO_READ = f"""\
+## How to read it
+
+- **Row.** One configuration of one method (its version after the @) with one generator, over its seeds. Seed
+  *i* uses draw *i* mod {len(DRAWS)} of the minority samples. A bare name is the default configuration;
+  otherwise what differs is listed.
+- **Tables.** Rows of one table are compared: same task, bias level and selection rule. ρ is the share of
+  bias-aligned images in each class of the training split; `balanced` is the control.
+- **Track** is the most that a row used of the group labels: `none`, `val-select` (on validation, to select or
+  tune), `val-train` (validation images enter training), `train`. A row is compared with rows of its own or a
+  lower track only.
+- **Rank** "2–4 of 5": there are 5 ranked rows of this row's or a lower track; in paired comparisons, corrected
+  by Holm over all pairs of the five, 1 is significantly better and 1 significantly worse. So ranks of rows on
+  different tracks count among different rows: a row on a high track is never a competitor of one on a lower
+  track, and two rows may both be first. Intervals that overlap are ties as far as these runs can tell.
+- **Δ to best** is the paired difference to the best of those rows, in points, with its 95 % interval; \\*
+  where it is significant by Holm over every row against the best.
+- **Not ranked** ("-", with the reason in the notes), below the ranked rows: fewer than {LEAST_SEEDS} seeds or not
+  every draw, a split that is not pinned, oracles, and every row that maintainers have not run or replayed
+  themselves.
+- **Verification.** `maintained`: run by maintainers from a clean merged commit, isolated. `replayed`:
+  retrained by a maintainer with a fresh seed, and the result lies where the submitted seeds predict it.
+  `recomputed`: the metrics follow from the submitted predictions. `self-reported`: nobody has looked. Test
+  labels are public, so arithmetic proves nothing about honesty: only the first two rank.
+- **Numbers** are means over seeds with the 95 % t interval over seeds and draws (training); ends are not cut at
+  0 or 100. Test-sampling intervals are another part of the uncertainty: each record holds them, and ranks take
+  both into account. Percent and points have one decimal. `recovered_gap` is absent where there is
+  no `real-oracle` row. All are computed from the stored predictions.
+- **Cost** is the mean per run, in seconds. Generated images are shared: the time to sample them counts in the
+  run that did it. Compute of generators is shown, not matched."""
+
+DEMO_NOTE = (
+    "Small, bundled data with a toy generator: these tables show that the machinery works and how to read it. What "
+    "holds here need not hold on photographs, and no overall score counts them."
+)
+
+EMPTY = """\
+## No record yet
+
+No finished run has been accepted. Make one with `genbias-bench evaluate --method erm`."""
+
+HOW_TO_REPRODUCE = """\
+## How to reproduce a row
+
+    genbias-bench evaluate --task TASK --method METHOD --level LEVEL --seed SEED [--set NAME=VALUE] [--generator NAME]
+    genbias-bench score RECORD
+
+The first makes one run, that is one seed of a row. On the same device with the same number of threads it gives the same
+answers; elsewhere the prediction interval over seeds decides. The second recomputes every metric of a record,
+intervals included, from its stored predictions. `genbias-bench leaderboard build` makes this file from the accepted
+records."""
+
+RULES = {
+    "last": "The checkpoint at the last step; validation data play no part.",
+    "val-average": "The checkpoint of the last stage with the lowest mean cross-entropy on validation images.",
+    "val-worst-group": (
+        "The checkpoint of the last stage with the lowest cross-entropy of the worst populated validation group; every "
+        "row is on track `val-select` at least."
+    ),
+}

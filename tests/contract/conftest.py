@@ -1,0 +1,96 @@
+"""Image sets of a few pixels, and tools that do what they are asked without training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.contract.budget import Budget, Plan
+from benchmark.contract.images import GroupNames, ImageSet, MethodData
+from benchmark.contract.tracks import Track
+
+NAMES = GroupNames(("cat", "dog", "owl"), ("day", "night"))
+COUNTS = np.array([[6, 1], [0, 5], [2, 4]])
+"""Training images per group; one group is empty."""
+
+
+def images_of(
+    groups: Sequence[tuple[int, int]],
+    *,
+    needs: Track = Track.TRAIN,
+    granted: Track = Track.NONE,
+    synthetic: bool = False,
+) -> ImageSet:
+    """One image of 2×2 per group named; its pixels tell its position."""
+    y = np.array([label for label, _ in groups], dtype=np.int64)
+    a = np.array([attribute for _, attribute in groups], dtype=np.int64)
+    pixels = np.repeat(np.arange(len(groups), dtype=np.uint8), 12).reshape(-1, 2, 2, 3)
+    return ImageSet(pixels, y, np.full(len(y), synthetic), NAMES, needs, granted, a)
+
+
+def groups_of(counts: np.ndarray) -> list[tuple[int, int]]:
+    """Every group as often as counted."""
+    return [(y, a) for y in range(counts.shape[0]) for a in range(counts.shape[1]) for _ in range(counts[y, a])]
+
+
+def data_of(granted: Track) -> MethodData:
+    """A small biased training split and a validation split."""
+    return MethodData(
+        images_of(groups_of(COUNTS), granted=granted),
+        images_of([(0, 0), (1, 1)], needs=Track.VALIDATION_SELECTS, granted=granted),
+    )
+
+
+@dataclass
+class RecordingTools:
+    """Lends a budget, hands out grey images by plan, reads group labels where a loss needs them, and takes notes."""
+
+    granted: Track
+    plans: list[dict[Any, int]] = field(default_factory=list)
+    trainings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def budget(self) -> Budget:
+        return Budget.of(COUNTS, per_real=Fraction(2), steps=100, allowed=np.ones((3, 2), dtype=bool))
+
+    def synthesize(self, data: MethodData, *, plan: Plan) -> ImageSet:
+        self.budget.check(plan)
+        self.plans.append(dict(plan))
+        groups = [(y, -1 if a is None else a) for (y, a), n in plan.items() for _ in range(n)]
+        return images_of(groups, needs=Track.NONE, granted=self.granted, synthetic=True)
+
+    def copies(self, images: ImageSet, *, plan: Plan) -> ImageSet:
+        self.plans.append(dict(plan))
+        chosen = [
+            int(np.flatnonzero((images.y == y) & (images.a == a))[0]) for (y, a), n in plan.items() for _ in range(n)
+        ]
+        return images.take(chosen)
+
+    def train(self, images: ImageSet, **options: Any) -> str:
+        if options.get("loss", "erm") != "erm":
+            assert images.a.min() >= 0
+        self.trainings.append({"n": len(images), "synthetic": int(images.synthetic.sum()), **options})
+        return f"model {len(self.trainings)}"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the tests of this folder share."""
+
+    names = NAMES
+    counts = COUNTS
+    images_of = staticmethod(images_of)
+    data_of = staticmethod(data_of)
+    groups_of = staticmethod(groups_of)
+    tools = RecordingTools
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    """Small sets and recording tools."""
+    return Contract()

@@ -1,0 +1,258 @@
+"""Records of runs that never ran: real identities, real files, made-up answers of a known quality."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
+from benchmark.evaluation.draft import draft_record
+from benchmark.evaluation.scoring import test_labels
+from benchmark.metrics.amplification import bias_retained, why_not_retained
+from benchmark.metrics.crossed import agreeing_pairs, answers_by_unit, flip_rate
+from benchmark.metrics.groups import count_groups
+from benchmark.records.canonical import derive_seed, sha256_file, sha256_of
+from benchmark.records.files import temporary_folder, write_json
+from benchmark.records.predictions import StoredPredictions, write_predictions
+from benchmark.records.results import RECORD_FILE, publish_run
+from benchmark.records.schema import Environment, Isolation, Record
+from benchmark.tasks.manifest import TEST, TRAIN
+from leaderboard.build import collect_board
+from leaderboard.models import Board, Row, Table
+from leaderboard.verification import record_digest
+
+COMMIT = "c" * 40
+RULES = ("last", "val-average", "val-worst-group")
+TASK = "colorized-digits@1"
+_ENVIRONMENT = Environment(
+    environment_id="e" * 64, git_commit=COMMIT, git_dirty=False, packages={}, python="3.11.0", system="Linux x86_64",
+    device="a processor", device_kind="cpu", cpu_capability="AVX2", precision="float32", threads=1,
+)  # fmt: skip
+_ISOLATION = Isolation(requested=True, separate_process=True, test_split_absent=True, network_blocked=True, limits=[])
+
+
+@functools.cache
+def _cell(level: str, seed: int) -> tuple[ResolvedCell, dict[str, Any]]:
+    cell = resolve_cell(Request("erm", level=level, seed=seed))
+    return cell, draft_record(cell, _ENVIRONMENT, _ISOLATION).model_dump(mode="json")
+
+
+@functools.cache
+def _answers(level: str, seed: int, name: str, conflicting: float) -> np.ndarray:
+    """Aligned images are always right; conflicting ones in that share, else answered with the colour's digit."""
+    cell, _ = _cell(level, seed)
+    rows = cell.manifest.splits[TEST]
+    rng = np.random.default_rng(derive_seed(name=name, seed=seed))
+    right = (rows.y == rows.a) | (rng.random(len(rows)) < conflicting)
+    return np.where(right, rows.y, rows.a).astype(np.int64)
+
+
+@functools.cache
+def _scored(level: str, seed: int, name: str, conflicting: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    cell, _ = _cell(level, seed)
+    test, label = test_labels(cell.task, cell.manifest), _answers(level, seed, name, conflicting)
+    counts, train = count_groups(test, label), cell.manifest.counts(TRAIN)
+    share = counts.correct / counts.n
+    aligned, others = share[test.aligned].mean(), share[~test.aligned].mean()
+    reason = why_not_retained(test, counts, train)
+    values = {
+        "acc_mean": counts.correct.sum() / counts.n.sum(),
+        "acc_group_mean": share.mean(),
+        "acc_worst_group": share.min(),
+        "acc_aligned": aligned,
+        "acc_conflicting": others,
+        "gap": aligned - others,
+        "flip_rate": flip_rate(float(agreeing_pairs(answers_by_unit(test, label)).sum()), len(test) / 10, 10),
+        "bias_retained": None if reason else float(bias_retained(test, counts, train)),
+    }
+    metrics = {
+        key: {"value": None if value is None else float(value), "interval": "none", "reason": reason}
+        for key, value in values.items()
+    }
+    # The board reads no interval of groups, and writing thousands of nulls would be most of the tests' time.
+    return metrics, {"n": counts.n.tolist(), "correct": counts.correct.tolist(), "low": [], "high": []}
+
+
+@dataclass
+class Maker:
+    """Makes records below one folder.
+
+    Attributes:
+        results: The results folder.
+        cache: Where runs are kept for other tests.
+        entries: Entries of the verification file that :meth:`board` uses.
+    """
+
+    results: Path
+    cache: Path
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    release: int = 1
+
+    def run(
+        self,
+        name: str = "erm",
+        seed: int = 0,
+        *,
+        conflicting: float = 0.5,
+        level: str = "0.95",
+        status: str = "success",
+        stages: Mapping[str, float] | None = None,
+        change: Callable[[dict[str, Any]], None] | None = None,
+        **method: Any,
+    ) -> Path:
+        """Publish one run and return its folder.
+
+        Args:
+            name: ``erm`` keeps its real description; any other name is a plug-in's.
+            seed: Seed.
+            conflicting: Accuracy on conflicting images.
+            level: Bias level.
+            status: Of the record.
+            stages: Earlier stages and their accuracies.
+            change: Changes the record's content before it gets its cell_id.
+            **method: Fields of the record's ``method``.
+        """
+        made = functools.partial(self._make, name, seed, conflicting, level, status, stages or {}, change, method)
+        key = sha256_of([name, seed, conflicting, level, status, stages, method])
+        if change is not None:
+            return made(self.results)
+        # Most tests want the same runs: each is made once and copied.
+        if not (self.cache / key).is_dir():
+            made(self.cache / key)
+        source = next(file.parent for file in (self.cache / key).rglob(RECORD_FILE))
+        target = self.results / source.relative_to(self.cache / key)
+        return made(self.results) if target.exists() else shutil.copytree(source, target)
+
+    def _make(
+        self,
+        name: str,
+        seed: int,
+        conflicting: float,
+        level: str,
+        status: str,
+        stages: Mapping[str, float],
+        change: Callable[[dict[str, Any]], None] | None,
+        method: dict[str, Any],
+        results: Path,
+    ) -> Path:
+        cell, draft = _cell(level, seed)
+        content = copy.deepcopy(draft)
+        if name != "erm":
+            content["method"] |= {"name": name, "origin": "plug-in", "package": name.partition("/")[0]}
+            content["method"] |= {"package_version": "1.0", "source_digest": "5" * 64}
+            content["cell"]["method"] = f"{name}@1"
+        content["method"] |= method
+        content["cell"]["hparams"] = content["method"]["hparams"]
+        if status == "success":
+            content |= {"budget": _budget(cell), "cost": _COST, "finished": content["started"]}
+        content["status"] = status
+        with temporary_folder(results) as folder:
+            if status == "success":
+                named = {**stages, "real": conflicting}
+                content["stages"] = [
+                    self._stage(folder, content, stage, level, seed, name, quality) for stage, quality in named.items()
+                ]
+            if change is not None:
+                change(content)
+            content["cell_id"] = sha256_of(content["cell"])
+            content["run_id"] = content["cell_id"][:12]
+            return publish_run(folder, results, Record.model_validate(content))
+
+    def _stage(
+        self, folder: Path, content: dict[str, Any], stage: str, level: str, seed: int, name: str, quality: float
+    ) -> dict[str, Any]:
+        cell, _ = _cell(level, seed)
+        label, (metrics, groups) = _answers(level, seed, name, quality), _scored(level, seed, name, quality)
+        file = f"predictions-{stage}-last.parquet"
+        digest = cell.manifest.splits[TEST].digest
+        write_predictions(
+            folder / file, StoredPredictions(label.astype(np.uint8), np.full(len(label), 0.5, np.float16), digest), 10
+        )
+        predictions = {
+            "file": file, "sha256": sha256_file(folder / file), "rows": len(label), "rows_digest": digest,
+        }  # fmt: skip
+        own = content["method"]["track"]
+        worst = "val-select" if own == "none" else own
+        return {
+            "name": stage, "steps": 600, "seconds": 10.0, "remembered": False, "mixture": None, "curves": [],
+            "checkpoints": [
+                {
+                    "rule": rule, "track": worst if rule == "val-worst-group" else own, "step": 600,
+                    "weights_sha256": "0" * 64, "predictions": predictions, "metrics": metrics, "groups": groups,
+                }
+                for rule in RULES
+            ],
+        }  # fmt: skip
+
+    def row(
+        self, name: str = "erm", conflicting: float = 0.5, *, seeds: int | tuple[int, ...] = 5,
+        verified: str | None = "maintained", **keywords: Any,
+    ) -> list[Path]:  # fmt: skip
+        """Publish the seeds of one row; their accuracies differ by chance only."""
+        chosen = tuple(range(seeds)) if isinstance(seeds, int) else seeds
+        folders = [self.run(name, seed, conflicting=conflicting, **keywords) for seed in chosen]
+        if verified is not None:
+            self.verify(folders, verified)
+        return folders
+
+    def verify(self, folders: list[Path], level: str, **fields: Any) -> None:
+        """Add an entry for some runs."""
+        contents = {folder.name: json.loads((folder / RECORD_FILE).read_text()) for folder in folders}
+        first = next(iter(contents.values()))["cell"]
+        entry = {"task": first["task"], "method": first["method"], "level": level, "commit": COMMIT}
+        entry["records"] = {name: record_digest(content, name) for name, content in contents.items()}
+        self.entries.append(entry | fields)
+
+    @property
+    def verification(self) -> Path:
+        """The verification file, as the entries are now."""
+        path = self.results.parent / "verification.json"
+        write_json(path, {"format_version": 1, "release": self.release, "entries": self.entries})
+        return path
+
+    def board(self) -> Board:
+        """Collect the board."""
+        self.results.mkdir(exist_ok=True)
+        return collect_board([self.results], verification=self.verification)
+
+    def table(self, rule: str = "last", level: str = "0.95") -> Table:
+        """Collect the board and return one of its tables."""
+        section = next(s for s in self.board().tasks[0].rules if s.rule == rule)
+        return next(table for table in section.tables if table.level == level)
+
+    def rows(self, rule: str = "last", level: str = "0.95") -> dict[str, Row]:
+        """Collect the board and return the rows of one table by the bare name of their method."""
+        return {row.method.removesuffix("@1"): row for row in self.table(rule, level).rows}
+
+
+_COST = {
+    "wall_seconds": 12.0, "training_seconds": 10.0, "generator_seconds": 0.0, "peak_memory_bytes": None,
+    "peak_device_memory_bytes": None, "energy_joules": {"value": None, "interval": "none", "reason": "not read"},
+}  # fmt: skip
+
+
+def _budget(cell: ResolvedCell) -> dict[str, int]:
+    budget = cell.budget
+    return {
+        "synthetic_allowed": budget.synthetic, "synthetic_kept": 0, "sampled_allowed": budget.sampled, "sampled": 0,
+        "steps_allowed": budget.steps, "steps_used": budget.steps,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def maker(tmp_path: Path, cache: Path) -> Maker:
+    return Maker(tmp_path / "results", cache)
