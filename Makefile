@@ -20,11 +20,14 @@ $(STAMP): constraints.txt pyproject.toml
 evaluate: install  ## the main job on the embedded default
 	$(BIN)/genbias-bench evaluate --method ffr
 
+# Two processes of one thread each: threads of one process that share busy cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
+
 test: install  ## unit tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install  ## unit tests and slow ones
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: install
 	$(BIN)/ruff check .

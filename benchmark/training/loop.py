@@ -132,7 +132,7 @@ def train_classifier(
         TrainingDiverged: When the loss is not finite.
     """
     model = load_backbone(config.spec, initial)
-    model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     group = _groups(config, images)
     batches = iter(Batches(len(images), config.batch_size, group, config.loss, config.seed))
     objective = Objective(config.loss, group, device)
@@ -150,7 +150,7 @@ def train_classifier(
             logits = model(normalise(pixels[index]))
         loss = objective(logits, y[index], None if group is None else group[index])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
         running, since = running + loss.detach(), since + 1
