@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,14 @@ def run_short(tmp_path: Path, short_cell: Callable[..., ResolvedCell]) -> Callab
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; a skip where it is absent is a failure where it is required."""
+    folder = os.environ.get("GENBIAS_DATA")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    if "data" in os.environ.get("GENBIAS_REQUIRE", "").split(","):
+        pytest.fail("GENBIAS_REQUIRE asks for the real data, but GENBIAS_DATA names no folder")
+    pytest.skip("GENBIAS_DATA names no folder of real data sets")
