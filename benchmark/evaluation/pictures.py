@@ -20,7 +20,7 @@ from benchmark.records.store import Store
 
 CONTACT_SHEET, GROUP_CHART = "contact_sheet.png", "groups.png"
 _MANY_GROUPS = 20
-_TILE_FEW, _TILE_MANY = 64, 32
+_TILE_FEW, _TILE_MANY = 64, 44
 _MARGIN, _HEAD, _GROUND, _INK = 72, 34, (24, 24, 24), (235, 235, 235)
 _METADATA = {"Software": None}
 

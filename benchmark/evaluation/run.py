@@ -119,14 +119,15 @@ def evaluate_cell(
     """Run a resolved cell, or return the record of the run that finished it."""
     results = make_folder(results).resolve()
     _probe(results)
-    store = Store(store.resolve()).root
-    with Store(store).claim(f"cell-{cell.cell_id}"):
+    opened = Store(store.resolve())
+    opened.collect_garbage()
+    with opened.claim(f"cell-{cell.cell_id}"):
         found = None if force else find_success(results, cell.cell_id, run_prefix(cell), isolated=isolated)
         if found is not None:
             return Evaluation(read_record(found), found, reused=True)
         from benchmark.evaluation.execution import Execution
 
-        execution = Execution(cell, store, device, threads, force=force, isolated=isolated, progress=progress)
+        execution = Execution(cell, opened.root, device, threads, force=force, isolated=isolated, progress=progress)
         return _run(execution, results)
 
 

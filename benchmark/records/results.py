@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmark.errors import DamagedFile, NewerSchema
+from benchmark.records.canonical import sha256_file
 from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, read_json, write_text
 from benchmark.records.schema import SCHEMA_MAJOR, Record
 
@@ -117,6 +118,14 @@ def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
                 yield file, read_record(file)
 
 
+def damaged_predictions(folder: Path, record: Record) -> list[str]:
+    """Return the names of a record's predictions files that are missing or not what it says they are."""
+    files = {c.predictions.file: c.predictions.sha256 for stage in record.stages for c in stage.checkpoints}
+    return [
+        name for name, digest in files.items() if not (folder / name).is_file() or sha256_file(folder / name) != digest
+    ]
+
+
 def find_success(results: Path, cell_id: str, prefix: Path, *, isolated: bool = False) -> Path | None:
     """Return the folder of a finished success of this cell, if there is an undamaged one.
 
@@ -133,6 +142,10 @@ def find_success(results: Path, cell_id: str, prefix: Path, *, isolated: bool = 
             logger.warning("%s; the run is made again", error)
             continue
         fits = record.cell_id == cell_id and record.status == "success"
-        if fits and (record.isolation.separate_process or not isolated):
-            return file.parent
+        if not fits or (isolated and not record.isolation.separate_process):
+            continue
+        if missing := damaged_predictions(file.parent, record):
+            logger.warning("%s is missing or changed; the run is made again", file.parent / missing[0])
+            continue
+        return file.parent
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
+import importlib.util
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -250,7 +250,10 @@ class DataCard(BaseModel):
 
 def cards_folder() -> Path:
     """Return the folder of the cards, in a checkout or an installed wheel."""
-    return Path(str(importlib.resources.files("data_cards").joinpath("")))
+    spec = importlib.util.find_spec("data_cards")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("the folder data_cards is missing from this installation; reinstall genbias-bench")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def card_names() -> list[str]:

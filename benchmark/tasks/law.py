@@ -141,8 +141,8 @@ def _observed(listing: Listing, law: SplitLaw, cut: dict[str, list[int]], level:
         ids = tuple(listing.ids[i] for i in chosen)
         return Rows(ids, ids, listing.y[chosen], listing.a[chosen])
 
-    train = choose_level(cut[TRAIN], listing, law, level, floor=True)
-    validation = choose_level(cut[VALIDATION], listing, law, level, floor=False)
+    train = choose_level(cut[TRAIN], listing, law, level, training=True)
+    validation = choose_level(cut[VALIDATION], listing, law, level, training=False)
     return {
         TRAIN: rows(train),
         VALIDATION: rows(validation),
@@ -151,7 +151,7 @@ def _observed(listing: Listing, law: SplitLaw, cut: dict[str, list[int]], level:
     }
 
 
-def choose_level(indices: Sequence[int], listing: Listing, law: SplitLaw, level: str, *, floor: bool) -> list[int]:
+def choose_level(indices: Sequence[int], listing: Listing, law: SplitLaw, level: str, *, training: bool) -> list[int]:
     """Keep the samples of one split that a bias level allows, in the order given.
 
     Args:
@@ -159,7 +159,8 @@ def choose_level(indices: Sequence[int], listing: Listing, law: SplitLaw, level:
         listing: Their labels and attributes.
         law: The task's law.
         level: The bias level.
-        floor: Whether at least one conflicting sample per class stays (the training split; not validation).
+        training: The training split keeps at least one conflicting sample per class and obeys the cap on aligned
+            ones; validation does neither.
     """
     if level == NATIVE:
         return list(indices)
@@ -168,13 +169,13 @@ def choose_level(indices: Sequence[int], listing: Listing, law: SplitLaw, level:
     for i in indices:
         y = int(listing.y[i])
         (aligned if listing.a[i] == law.aligned[y] else conflicting)[y].append(i)
-    if law.aligned_cap is not None:
+    if law.aligned_cap is not None and training:
         aligned = [part[:cap] if cap is not None else part for part, cap in zip(aligned, law.aligned_cap, strict=True)]
     if level == BALANCED:
-        return _balanced(indices, aligned, conflicting, listing, floor=floor)
+        return _balanced(indices, aligned, conflicting, listing, floor=training)
     keep: set[int] = set()
     for part_aligned, part_conflicting in zip(aligned, conflicting, strict=True):
-        n_aligned, n_conflicting = level_counts(len(part_aligned), len(part_conflicting), rho_of(level), floor=floor)
+        n_aligned, n_conflicting = level_counts(len(part_aligned), len(part_conflicting), rho_of(level), floor=training)
         keep.update(part_aligned[:n_aligned], part_conflicting[:n_conflicting])
     return [i for i in indices if i in keep]
 

@@ -101,7 +101,8 @@ def test_data_verify_finds_every_split_pinned(cli: Cli) -> None:
         (["frob"], 2, "No such command 'frob'"),
         (["describe", "emr"], 2, "did you mean 'erm'"),
         (["score", "missing.json"], 1, "missing.json"),
-        (["leaderboard", "build", "missing"], 1, "missing does not exist"),
+        (["leaderboard", "build", "missing"], 2, "give --output FILE"),
+        (["leaderboard", "build", "missing", "-o", "board.md"], 1, "missing does not exist"),
     ],
 )
 def test_bad_input_is_one_sentence_and_an_exit_code(cli: Cli, arguments: list[str], code: int, message: str) -> None:

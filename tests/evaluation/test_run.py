@@ -350,3 +350,21 @@ def test_an_adapter_may_bring_its_own_module(short_cell: Callable[..., ResolvedC
     assert stage.own_module
     assert [c.rule.value for c in stage.checkpoints] == ["last"]
     assert (tmp_path / "weights" / stage.checkpoints[0].file).stat().st_size > 100_000
+
+
+def test_a_success_whose_predictions_are_gone_is_made_again(run_short: Run) -> None:
+    first = run_short("erm")
+    (first.folder / first.record.ranked_stage.checkpoints[0].predictions.file).unlink()
+    again = run_short("erm")
+    assert not again.reused
+    assert again.folder != first.folder
+    assert [s.checkpoints for s in again.record.stages] == [s.checkpoints for s in first.record.stages]
+
+
+def test_an_isolated_run_is_not_answered_with_one_that_was_not(run_short: Run) -> None:
+    from benchmark.records.results import find_success, run_folder
+
+    done = run_short("erm")
+    results, prefix = done.folder.parents[2], run_folder("colorized-digits", "erm")
+    assert find_success(results, done.record.cell_id, prefix) == done.folder
+    assert find_success(results, done.record.cell_id, prefix, isolated=True) is None
