@@ -14,7 +14,7 @@ import numpy as np
 from benchmark.contract.budget import Budget
 from benchmark.errors import DamagedFile, InvalidValue, UsageError
 from benchmark.evaluation.cell import allowed_groups
-from benchmark.evaluation.scoring import test_labels
+from benchmark.evaluation.scoring import labels_of
 from benchmark.metrics import amplification, crossed
 from benchmark.metrics.data import BoolArray, IntArray, TestLabels
 from benchmark.metrics.groups import GroupCounts, accuracies, average_weights, averages, count_groups
@@ -110,7 +110,7 @@ def _split(task: Task, manifest: Manifest) -> Split:
     )
     return Split(
         task=task,
-        labels=test_labels(task, manifest),
+        labels=labels_of(task, manifest),
         rows_digest=manifest.splits[TEST].digest,
         digest=manifest.digest,
         train_counts=counts,

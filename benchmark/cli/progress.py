@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 _LINE_EVERY_S = 5.0
 
@@ -72,6 +75,7 @@ class Bars:
             TimeRemainingColumn(), console=Console(stderr=True),
         )  # fmt: skip
         self._title = title
+        self._tasks: list[TaskID] = []
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -87,15 +91,16 @@ class Bars:
 
     def start(self, name: str, total: int) -> int:
         """Begin a piece of work."""
-        return int(self._progress.add_task(f"  {name}", total=total))
+        self._tasks.append(self._progress.add_task(f"  {name}", total=total))
+        return len(self._tasks) - 1
 
     def advance(self, handle: int, n: int) -> None:
         """Say that more is done."""
-        self._progress.advance(handle, n)  # type: ignore[arg-type]
+        self._progress.advance(self._tasks[handle], n)
 
     def finish(self, handle: int) -> None:
         """End a piece."""
-        self._progress.stop_task(handle)  # type: ignore[arg-type]
+        self._progress.stop_task(self._tasks[handle])
 
     def message(self, text: str) -> None:
         """Say something once, above the bars."""

@@ -19,7 +19,7 @@ from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task
 
 
-def test_labels(task: Task, manifest: Manifest) -> TestLabels:
+def labels_of(task: Task, manifest: Manifest) -> TestLabels:
     """Return the labels of the test split with what the card declares about them."""
     block, rows = task.card.task, manifest.splits[TEST]
     aligned = np.zeros((task.n_classes, task.n_attributes), dtype=np.bool_)
@@ -59,7 +59,7 @@ def score_answers(
     """Compute every metric of one checkpoint from its answers."""
     # The bootstrap's seed depends on the test split only, so two methods are resampled alike.
     seed = derive_seed(test=manifest.splits[TEST].digest, purpose="bootstrap")
-    test = test_labels(task, manifest)
+    test = labels_of(task, manifest)
     metrics = compute_metrics(test, predictions, manifest.counts(TRAIN), seed=seed)
     return {name: metric_value(metric) for name, metric in metrics.items()}, _table(
         task, group_table(test, predictions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from benchmark.errors import (
     NotApplicable,
     OracleUse,
     StoreError,
+    TrainingDiverged,
     UndeclaredGroupLabels,
     UsageError,
 )  # fmt: skip
@@ -368,3 +370,36 @@ def test_an_isolated_run_is_not_answered_with_one_that_was_not(run_short: Run) -
     results, prefix = done.folder.parents[2], run_folder("colorized-digits", "erm")
     assert find_success(results, done.record.cell_id, prefix) == done.folder
     assert find_success(results, done.record.cell_id, prefix, isolated=True) is None
+
+
+def test_a_damaged_checkpoint_in_the_store_is_set_aside_and_trained_again(
+    run_short: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run_short("erm")
+    (file, *_) = sorted((tmp_path / "store" / "trained").rglob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 0xFF
+    file.write_bytes(content)
+    shutil.rmtree(first.folder)
+    again = run_short("erm")
+    assert not again.record.stages[0].remembered
+    assert "does not match its digest" in caplog.text
+    assert [s.checkpoints for s in again.record.stages] == [s.checkpoints for s in first.record.stages]
+
+
+def test_an_error_is_kept_as_a_record_and_not_taken_for_a_result(
+    run_short: Run, short_cell: Callable[..., ResolvedCell], tmp_path: Path
+) -> None:
+    cell = short_cell("erm")
+    training = cell.card.task.training.model_copy(update={"learning_rate": 1e30, "optimiser": "sgd"})
+    block = cell.card.task.model_copy(update={"training": training})
+    broken = dataclasses.replace(cell, task=type(cell.task)(cell.card.model_copy(update={"task": block})))
+    with pytest.raises(TrainingDiverged, match="learning rate"):
+        run_short(broken)
+    (path,) = (tmp_path / "results").rglob(RECORD_FILE)
+    record = read_record(path)
+    assert record.status == "error"
+    assert record.failure is not None
+    assert record.failure.kind == "TrainingDiverged"
+    assert not any(str(tmp_path) in line for line in record.failure.traceback)
+    assert run_short(cell).record.status == "success"

@@ -16,7 +16,7 @@ import pytest
 
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.draft import draft_record
-from benchmark.evaluation.scoring import test_labels
+from benchmark.evaluation.scoring import labels_of
 from benchmark.metrics.amplification import bias_retained, why_not_retained
 from benchmark.metrics.crossed import agreeing_pairs, answers_by_unit, flip_rate
 from benchmark.metrics.groups import count_groups
@@ -59,7 +59,7 @@ def _answers(level: str, seed: int, name: str, conflicting: float) -> np.ndarray
 @functools.cache
 def _scored(level: str, seed: int, name: str, conflicting: float) -> tuple[dict[str, Any], dict[str, Any]]:
     cell, _ = _cell(level, seed)
-    test, label = test_labels(cell.task, cell.manifest), _answers(level, seed, name, conflicting)
+    test, label = labels_of(cell.task, cell.manifest), _answers(level, seed, name, conflicting)
     counts, train = count_groups(test, label), cell.manifest.counts(TRAIN)
     share = counts.correct / counts.n
     aligned, others = share[test.aligned].mean(), share[~test.aligned].mean()
