@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import DamagedFile, NewerSchema, StoreError
+from benchmark.records.canonical import sha256_file
 from benchmark.records.files import temporary_folder
 from benchmark.records.results import (
     RECORD_FILE,
@@ -30,6 +31,18 @@ def publish(results: Path, record: Record) -> Path:
     with temporary_folder(results) as folder:
         (folder / "predictions-real-last.parquet").write_bytes(b"x")
         return publish_run(folder, results, record)
+
+
+def publish_with_predictions(results: Path, record: Record) -> Path:
+    """Publish a record whose predictions files are there and are what it says they are."""
+    content = record.model_dump(mode="json")
+    with temporary_folder(results) as folder:
+        for stage in content["stages"]:
+            for checkpoint in stage["checkpoints"]:
+                name = checkpoint["predictions"]["file"]
+                (folder / name).write_bytes(name.encode())
+                checkpoint["predictions"]["sha256"] = sha256_file(folder / name)
+        return publish_run(folder, results, Record.model_validate(content))
 
 
 def failed(record: Record) -> Record:
@@ -68,9 +81,19 @@ def test_a_success_is_found_among_failures(tmp_path: Path, record: Record) -> No
     assert find_success(tmp_path, record.cell_id, PREFIX) is None
     publish(tmp_path, failed(record))
     assert find_success(tmp_path, record.cell_id, PREFIX) is None
-    success = publish(tmp_path, record)
+    success = publish_with_predictions(tmp_path, record)
     assert find_success(tmp_path, record.cell_id, PREFIX) == success
     assert find_success(tmp_path, record.cell_id, PREFIX.with_name("ffr")) is None
+
+
+def test_a_success_without_its_predictions_is_skipped_with_a_warning(
+    tmp_path: Path, record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    success = publish_with_predictions(tmp_path, record)
+    (success / "predictions-real-last.parquet").write_bytes(b"other answers")
+    with caplog.at_level(logging.WARNING):
+        assert find_success(tmp_path, record.cell_id, PREFIX) is None
+    assert "predictions-real-last.parquet is missing or changed" in caplog.text
 
 
 def test_a_cell_whose_id_only_begins_alike_is_another_cell(tmp_path: Path, record: Record) -> None:
@@ -81,7 +104,7 @@ def test_a_cell_whose_id_only_begins_alike_is_another_cell(tmp_path: Path, recor
 def test_a_damaged_record_is_skipped_with_a_warning(
     tmp_path: Path, record: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, second = publish(tmp_path, record), publish(tmp_path, record)
+    first, second = (publish_with_predictions(tmp_path, record) for _ in range(2))
     (first / RECORD_FILE).write_text('{"schema_version": "1.0"}')
     with caplog.at_level(logging.WARNING):
         assert find_success(tmp_path, record.cell_id, PREFIX) == second
