@@ -31,6 +31,7 @@ from benchmark.records.files import (
 FORMAT_VERSION = 1
 DIGESTS = "digests.json"
 _CLAIM_EXPIRES_S = 30.0
+_TELL_AFTER_S = 3.0
 _BEATS = 6  # how often a claim is refreshed before it would expire
 _ORPHAN_AGE_S = 24 * 3600.0
 
@@ -177,7 +178,14 @@ class Store:
 
 def _acquire(path: Path, token: str, expires_s: float) -> None:
     seen, since = "", time.monotonic()
+    start, told = since, False
     while True:
+        if not told and time.monotonic() - start > _TELL_AFTER_S:
+            told = True
+            logger.warning(
+                "another process is at the same work; waiting for it (if it died, its claim ends after %.0f s)",
+                expires_s,
+            )
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
