@@ -170,7 +170,7 @@ def test_kill_and_interrupt_lose_nothing(cli: Cli, tmp_path: Path) -> None:
 
     killed = begin()
     killed.kill()
-    killed.wait()
+    killed.communicate()
     assert not list(tmp_path.glob("results/*/*/0*/record.json"))
     # The dead process's claims are waited for until they expire; removing them is what time would do.
     shutil.rmtree(tmp_path / "store" / "claims")
