@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
-from benchmark.evaluation.progress import Silent
+from benchmark.progress import Silent
 from benchmark.evaluation.run import Evaluation, evaluate_cell
 from benchmark.tasks.catalog import load_task
 from benchmark.tasks.task import Task

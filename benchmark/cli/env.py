@@ -16,8 +16,8 @@ def env(
     del debug
     import torch
 
-    from benchmark.evaluation.run import default_store
     from benchmark.records.provenance import environment
+    from benchmark.records.store import default_store
     from benchmark.training.device import default_precision, describe_device, resolve_device
 
     chosen = resolve_device(device)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmark.contract.tracks import Track
 from benchmark.errors import InvalidValue, UndeclaredGroupLabels
+from benchmark.tasks.lazy import Images, blocks, concatenated
 
 NO_ATTRIBUTE = -1
 
@@ -35,10 +36,11 @@ class GroupNames:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images in memory with their labels; immutable.
+    """Images with their labels; immutable.
 
     Attributes:
-        images: uint8 [n, height, width, 3].
+        images: uint8 [n, height, width, 3]: an array, or for large data sets an object that is indexed like one and
+            reads images when they are asked for (``np.asarray`` reads all of them).
         y: Labels, int64 [n].
         synthetic: Whether each image is generated, bool [n].
         names: Names of labels and attribute values.
@@ -47,7 +49,7 @@ class ImageSet:
         granted: The track that the running method declared.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     y: NDArray[np.int64]
     synthetic: NDArray[np.bool_]
     names: GroupNames
@@ -63,7 +65,8 @@ class ImageSet:
         if not n == len(self.y) == len(self.synthetic) == len(self._attributes):
             raise InvalidValue("images, labels and attributes have different lengths")
         for array in (self.images, self.y, self.synthetic, self._attributes):
-            array.setflags(write=False)
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -107,13 +110,13 @@ class ImageSet:
         chosen = positions.astype(np.int64)
         return replace(
             self,
-            images=self.images[chosen],
+            images=self.images[chosen] if isinstance(self.images, np.ndarray) else self.images.take(chosen),
             y=self.y[chosen],
             synthetic=self.synthetic[chosen],
             _attributes=self._attributes[chosen],
         )
 
-    def with_images(self, images: NDArray[np.uint8]) -> ImageSet:
+    def with_images(self, images: Images) -> ImageSet:
         """Return the same labels with other pixels, such as augmented copies."""
         return replace(self, images=images)
 
@@ -122,7 +125,7 @@ class ImageSet:
         if self.names != other.names:
             raise InvalidValue("image sets of different tasks cannot be mixed")
         return ImageSet(
-            images=np.concatenate([self.images, other.images]),
+            images=concatenated(self.images, other.images),
             y=np.concatenate([self.y, other.y]),
             synthetic=np.concatenate([self.synthetic, other.synthetic]),
             names=self.names,
@@ -135,7 +138,9 @@ class ImageSet:
     def digest(self) -> str:
         """SHA-256 over pixels, labels and attributes: the identity under which training on it is remembered."""
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        for array in (self.images, self.y, self.synthetic, self._attributes):
+        for _, block in blocks(self.images):
+            digest.update(np.ascontiguousarray(block).data)
+        for array in (self.y, self.synthetic, self._attributes):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import platformdirs
+
 from benchmark.errors import DamagedFile, StoreError
 from benchmark.records.canonical import sha256_file
 from benchmark.records.files import (
@@ -36,6 +38,11 @@ _BEATS = 6  # how often a claim is refreshed before it would expire
 _ORPHAN_AGE_S = 24 * 3600.0
 
 logger = logging.getLogger(__name__)
+
+
+def default_store() -> Path:
+    """Return ``GENBIAS_STORE``, or a folder in the user's cache."""
+    return Path(os.environ.get("GENBIAS_STORE") or platformdirs.user_cache_dir("genbias-bench"))
 
 
 def seal(folder: Path) -> dict[str, str]:

@@ -4,187 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchmark.errors import DataError, InvalidValue
+from benchmark.errors import DataError, InvalidValue, UnknownName
 from benchmark.records.canonical import sha256_of
+from benchmark.tasks.block import RecipeVariant, TaskBlock, TrainingRecipe
 from benchmark.tasks.law import SplitLaw
 from benchmark.tasks.levels import NAMED_LEVELS, normalise_level
 
-
-def _exact(value: Any) -> Fraction:
-    try:
-        return Fraction(str(value))
-    except ZeroDivisionError as error:
-        raise ValueError(f"{value!r} divides by zero") from error
-
-
-Share = Annotated[Fraction, BeforeValidator(_exact), Field(ge=0)]
-"""An exact share, written as a decimal string."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class Source(_Strict):
-    """Where samples come from, in order of preference."""
-
-    kind: Literal["hub", "url", "folder", "package"]
-    location: str
-    revision: str | None = None
-    sha256: str | None = None
-    layout: str = ""
-    licence: str = ""
-
-
-class Variable(_Strict):
-    """A label or an attribute: its name, what it means, and the names of its values in index order."""
-
-    name: str
-    description: str
-    values: tuple[str, ...] = Field(min_length=2)
-
-
-class Shares(_Strict):
-    """Which share of each group each split gets; null where an official partition exists."""
-
-    audit: Share
-    test: Share | None = None
-    validation: Share | None = None
-
-    @model_validator(mode="after")
-    def _leave_something(self) -> Shares:
-        if sum((self.audit, self.test or Fraction(0), self.validation or Fraction(0)), Fraction(0)) >= 1:
-            raise ValueError("the shares leave nothing for training")
-        return self
-
-
-class Pixels(_Strict):
-    """How pixels are made: decoder, resize, and the normalisation that classifiers see."""
-
-    size: int = Field(ge=8, le=1024)
-    decoder: str
-    resize: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    palette: dict[str, tuple[int, int, int]] | None = None
-    ink_jitter: int = Field(default=0, ge=0, le=64)
-
-
-class TrainingRecipe(_Strict):
-    """The default classifier training, the same for every method; length in optimiser steps over all stages."""
-
-    backbone: str
-    backbone_weights: str | None = None
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    optimiser: Literal["adamw", "sgd"]
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    warmup_share: float = Field(ge=0, lt=1)
-    evaluations: int = Field(ge=1, description="validation passes over all stages, from which rules choose")
-
-
-class Prompts(_Strict):
-    """Prompt templates with ``{y}`` and ``{a}``; ``overrides`` names single groups as ``"<y> <a>"``."""
-
-    class_attribute: str
-    class_only: str
-    negative: str = ""
-    overrides: dict[str, str] = {}
-
-
-class GeneratorDefault(_Strict):
-    """The generator that a method uses unless told otherwise, and how it is sampled."""
-
-    name: str
-    scheduler: str
-    steps: int = Field(ge=1)
-    guidance: float = Field(ge=0)
-    batch_size: int = Field(ge=1)
-
-
-class Synthetic(_Strict):
-    """Budget of protocol §4: B = min(USB total, per_real · N) kept images."""
-
-    per_real: Share
-
-
-class LevelCounts(_Strict):
-    """Expected sizes at one level, equal for all draws; a test compares them with what the code computes."""
-
-    level: str
-    train: int
-    aligned: int
-    conflicting: int
-    populated_groups: int
-    smallest_group: int
-    validation: int
-    validation_conflicting: int
-    test: int
-    audit: int
-
-
-class TaskBlock(_Strict):
-    """The ``genbias:`` block of a card."""
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    version: int = Field(ge=1)
-    split_version: int = Field(ge=1)
-    tier: Literal["demo", "core", "extended"]
-    source_module: str
-    sources: tuple[Source, ...] = Field(min_length=1)
-    terms: str
-    faces: bool
-    bias_kind: Literal["spurious", "subpopulation"]
-    label: Variable
-    attribute: Variable
-    attribute_kind: Literal["observed", "rendered"]
-    aligned: tuple[str, ...]
-    attribute_family: tuple[tuple[str, ...], ...]
-    class_family: dict[str, int] | None = None
-    positive_class: str | None = None
-    ranking_metric: Literal["acc_worst_group", "acc_conflicting"]
-    test: Literal["crossed", "official", "natural"]
-    levels: tuple[str, ...]
-    default_level: str
-    shares: Shares
-    aligned_cap: dict[str, int] | None = None
-    pixels: Pixels
-    training: TrainingRecipe
-    prompts: Prompts
-    generator: GeneratorDefault
-    synthetic: Synthetic
-    metrics: tuple[str, ...]
-    expected: tuple[LevelCounts, ...]
-    superseded_by: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TaskBlock:
-        attributes = set(self.attribute.values)
-        for variable in (self.label, self.attribute):
-            if len(set(variable.values)) != len(variable.values):
-                raise ValueError(f"a value of {variable.name!r} stands twice")
-        if not set(self.aligned_cap or ()) <= set(self.label.values):
-            raise ValueError("`aligned_cap` must name label values")
-        if len(self.aligned) != len(self.label.values) or not set(self.aligned) <= attributes:
-            raise ValueError("`aligned` must name one attribute value per class")
-        if {v for family in self.attribute_family for v in family} != attributes:
-            raise ValueError("`attribute_family` must cover every attribute value")
-        for level in self.levels:
-            if normalise_level(level) != level:
-                raise ValueError(f"level {level!r} is not in its normal spelling {normalise_level(level)!r}")
-        if self.default_level not in self.levels:
-            raise ValueError(f"default_level {self.default_level!r} is not among the levels")
-        if self.attribute_kind == "rendered" and set(self.pixels.palette or {}) != attributes:
-            raise ValueError("a rendered attribute needs a palette with one colour per value")
-        return self
+DEFAULT_RECIPE = "default"
 
 
 class DataCard(BaseModel):
@@ -221,6 +55,22 @@ class DataCard(BaseModel):
             aligned_cap=None if caps is None else tuple(caps.get(value) for value in task.label.values),
         )
 
+    def recipe(self, name: str | None = None) -> TrainingRecipe:
+        """Return a training recipe by name; None and ``default`` give the one under ``training``.
+
+        Raises:
+            UnknownName: For a recipe that the card does not have.
+        """
+        if name is None or name == DEFAULT_RECIPE:
+            return self.task.training
+        if name not in self.task.recipes:
+            raise UnknownName(f"recipe of {self.task.name}", name, [DEFAULT_RECIPE, *self.task.recipes])
+        return self.task.recipes[name]
+
+    def image_size(self, recipe: TrainingRecipe) -> int:
+        """Return height and width of the images that a recipe trains on, in pixels."""
+        return recipe.image_size if isinstance(recipe, RecipeVariant) else self.task.pixels.size
+
     def check_level(self, level: str | None) -> str:
         """Return the normal spelling of an offered level; None gives the default.
 
@@ -237,12 +87,21 @@ class DataCard(BaseModel):
             )
         return normal
 
+    def allowed_groups(self) -> NDArray[np.bool_]:
+        """Return which pairs (y, a) are comparable groups, bool [classes, attributes]: a's family must be y's."""
+        task = self.task
+        allowed = np.zeros((len(task.label.values), len(task.attribute.values)), dtype=np.bool_)
+        for y, label in enumerate(task.label.values):
+            for value in task.attribute_family[(task.class_family or {}).get(label, 0)]:
+                allowed[y, task.attribute.values.index(value)] = True
+        return allowed
+
     def prompt(self, y: int, a: int | None) -> str:
         """Return the prompt of a group, or of a class alone when ``a`` is None."""
         prompts = self.task.prompts
         label = self.task.label.values[y]
         if a is None:
-            return prompts.class_only.format(y=label)
+            return prompts.overrides.get(label, prompts.class_only.format(y=label))
         attribute = self.task.attribute.values[a]
         override = prompts.overrides.get(f"{label} {attribute}")
         return override if override is not None else prompts.class_attribute.format(y=label, a=attribute)

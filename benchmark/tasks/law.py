@@ -61,33 +61,57 @@ def hash_order(ids: Sequence[str], law: SplitLaw, draw: str | int) -> list[int]:
     return sorted(range(len(ids)), key=keys.__getitem__)
 
 
-def split(listing: Listing, law: SplitLaw, level: str, draw: int) -> Manifest:
-    """Apply the law: every sample's split, label and attribute at one bias level and draw.
+class Splitter:
+    """The law applied to one listing; hash orders and partitions are computed once for all levels.
 
     Args:
         listing: The whole data source.
         law: The task's law.
-        level: ``balanced``, ``native`` or a decimal string such as ``"0.95"``.
-        draw: One of :data:`DRAWS`.
 
     Raises:
-        DataError: When labels lie outside the card's, or a class has no training sample.
+        DataError: When labels lie outside the card's.
     """
-    _check(listing, law)
-    fixed = hash_order(listing.ids, law, _FIXED)
-    cut = _cut_partitions(listing, law, fixed, hash_order(listing.ids, law, draw))
-    if law.attribute == "rendered":
-        splits = _rendered(listing, law, cut, level, draw)
-    else:
-        splits = _observed(listing, law, cut, level)
-    empty = np.flatnonzero(np.bincount(splits[TRAIN].y, minlength=law.n_classes) == 0)
-    if len(empty):
-        raise DataError(f"{law.task}: class {empty[0]} has no training sample at level {level}")
-    # The draw's order decides who conflicts, so handing rows out in it would tell a method the group labels.
-    rank = {listing.ids[i]: k for k, i in enumerate(fixed)}
-    for name in (TRAIN, VALIDATION):
-        splits[name] = splits[name].sorted_by(rank)
-    return Manifest(law.task, level, draw, law.n_classes, law.n_attributes, splits)
+
+    def __init__(self, listing: Listing, law: SplitLaw) -> None:
+        _check(listing, law)
+        self._listing, self._law = listing, law
+        self._fixed = hash_order(listing.ids, law, _FIXED)
+        # The draw's order decides who conflicts, so handing rows out in it would tell a method the group labels.
+        self._rank = {listing.ids[i]: k for k, i in enumerate(self._fixed)}
+        self._cuts: dict[int, dict[str, list[int]]] = {}
+
+    def split(self, level: str, draw: int, *, whole: bool = False) -> Manifest:
+        """Return every sample's split, label and attribute at one bias level and draw.
+
+        Args:
+            level: ``balanced``, ``native`` or a decimal string such as ``"0.95"``.
+            draw: One of :data:`DRAWS`.
+            whole: Keep samples whose images are not at hand: the split of the whole data set, which locks pin.
+
+        Raises:
+            DataError: When a class has no training sample.
+        """
+        listing, law = self._listing, self._law
+        if draw not in self._cuts:
+            self._cuts[draw] = _cut_partitions(listing, law, self._fixed, hash_order(listing.ids, law, draw))
+        cut = self._cuts[draw]
+        if law.attribute == "rendered":
+            splits = _rendered(listing, law, cut, level, draw)
+        else:
+            splits = _observed(listing, law, cut, level)
+        if not whole:
+            splits = {name: rows.without(listing.missing) for name, rows in splits.items()}
+        empty = np.flatnonzero(np.bincount(splits[TRAIN].y, minlength=law.n_classes) == 0)
+        if len(empty):
+            raise DataError(f"{law.task}: class {empty[0]} has no training sample at level {level}")
+        for name in (TRAIN, VALIDATION):
+            splits[name] = splits[name].sorted_by(self._rank)
+        return Manifest(law.task, level, draw, law.n_classes, law.n_attributes, splits)
+
+
+def split(listing: Listing, law: SplitLaw, level: str, draw: int) -> Manifest:
+    """Apply the law once; see :class:`Splitter`."""
+    return Splitter(listing, law).split(level, draw)
 
 
 def _check(listing: Listing, law: SplitLaw) -> None:

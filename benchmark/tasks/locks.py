@@ -1,4 +1,4 @@
-"""The committed locks: ``splits.lock`` pins every manifest's digest, ``pixels.lock`` the prepared arrays."""
+"""The committed locks: what pins every manifest's digest, rendered pixels, and the image files of JPEG tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.tasks.manifest import Manifest
 
 LOCK_FORMAT = 1
 Pinned = Literal["pinned", "unpinned", "partial"]
-LockName = Literal["splits", "pixels"]
+LockName = Literal["splits", "pixels", "sources"]
 
 
 @dataclass(frozen=True)

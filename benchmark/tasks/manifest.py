@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,9 @@ class Listing:
         y: Labels, int64 [n].
         a: Attributes, int64 [n]; -1 where the task renders the attribute itself.
         partition: Official partition per sample (``train``, ``validation`` or ``test``), or None where there is none.
-        complete: False when the source at hand is only part of the data set.
+        complete: False when the source at hand is only part of the data set, in a way that the list does not tell.
+        missing: Samples that are listed but whose images are not at hand. They keep their place in the split law, so
+            that every other sample stays where it is in the whole data set, and then drop out.
     """
 
     ids: tuple[str, ...]
@@ -35,6 +38,12 @@ class Listing:
     a: IntArray
     partition: tuple[str, ...] | None = None
     complete: bool = True
+    missing: frozenset[str] = frozenset()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the data set is at hand with every image."""
+        return self.complete and not self.missing
 
     def __post_init__(self) -> None:
         """Refuse duplicate ids, columns of different lengths and unknown partitions."""
@@ -43,6 +52,8 @@ class Listing:
         lengths = {len(self.ids), len(self.y), len(self.a), len(self.partition or self.ids)}
         if len(lengths) != 1:
             raise DataError(f"the listing's columns have different lengths: {sorted(lengths)}")
+        if strangers := sorted(self.missing - set(self.ids)):
+            raise DataError(f"{strangers[0]!r} is named as missing but is not in the listing")
         if unknown := sorted(set(self.partition or ()) - {TRAIN, VALIDATION, TEST}):
             raise DataError(f"unknown official partition {unknown[0]!r}; there are {TRAIN}, {VALIDATION} and {TEST}")
 
@@ -68,10 +79,20 @@ class Rows:
 
     def sorted_by(self, rank: dict[str, int]) -> Rows:
         """Return the rows in ascending rank of their source."""
-        order = sorted(range(len(self.ids)), key=lambda k: rank[self.sources[k]])
+        return self.take(sorted(range(len(self.ids)), key=lambda k: rank[self.sources[k]]))
+
+    def take(self, indices: Sequence[int] | IntArray) -> Rows:
+        """Return the chosen rows, in the order given."""
+        chosen = [int(k) for k in indices]
         return Rows(
-            tuple(self.ids[k] for k in order), tuple(self.sources[k] for k in order), self.y[order], self.a[order]
+            tuple(self.ids[k] for k in chosen), tuple(self.sources[k] for k in chosen), self.y[chosen], self.a[chosen]
         )
+
+    def without(self, missing: frozenset[str]) -> Rows:
+        """Return the rows whose source is not among ``missing``."""
+        if not missing:
+            return self
+        return self.take([k for k, source in enumerate(self.sources) if source not in missing])
 
     def counts(self, n_classes: int, n_attributes: int) -> IntArray:
         """Return the number of rows per group, int64 [n_classes, n_attributes]."""

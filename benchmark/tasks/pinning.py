@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmark.errors import DataError
-from benchmark.tasks.card import LevelCounts
+from benchmark.progress import Progress, Silent
+from benchmark.records.files import write_text
+from benchmark.tasks.block import LevelCounts
+from benchmark.tasks.card import cards_folder, load_card
+from benchmark.tasks.file_task import FileTask
 from benchmark.tasks.law import DRAWS
-from benchmark.tasks.locks import Pinned, load_lock, split_key, write_lock
+from benchmark.tasks.locks import LockName, Pinned, load_lock, split_key, write_lock
 from benchmark.tasks.manifest import AUDIT, TEST, TRAIN, VALIDATION, Manifest
 from benchmark.tasks.task import Task
+
+_FEW_GROUPS = 20
+_FILES = "files"
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What ``data verify`` found for one level and draw."""
+    """What ``data verify`` found for one level and draw.
+
+    Attributes:
+        digest: Of the whole data set's split, which the lock pins; where the whole is not known, of what is at hand.
+        counts: Sizes of that split.
+    """
 
     task: str
     level: str
@@ -41,35 +56,59 @@ def level_counts_of(task: Task, manifest: Manifest) -> LevelCounts:
         validation_conflicting=int(validation.sum()) - validation_aligned,
         test=len(manifest.splits[TEST]),
         audit=len(manifest.splits[AUDIT]),
+        groups=tuple(tuple(row) for row in train.tolist()) if train.size <= _FEW_GROUPS else None,
     )
 
 
-def verify_task(task: Task) -> list[Verified]:
-    """Recompute every split and pixel digest of a task and compare them with the locks and the card.
+def common(counts: Sequence[LevelCounts]) -> LevelCounts:
+    """Return the sizes in which several draws of a level agree; the others are null."""
+    first, *others = (each.model_dump() for each in counts)
+    agreed = {key: value if all(other[key] == value for other in others) else None for key, value in first.items()}
+    return LevelCounts.model_validate(agreed)
+
+
+def verify_task(task: Task, progress: Progress | None = None) -> list[Verified]:
+    """Recompute every split, pixel and source digest of a task and compare them with the locks and the card.
 
     Raises:
         DataError: When a digest or a count differs.
+        DamagedFile: When prepared images are damaged.
     """
+    task.make_ready(task.card.task.pixels.size, progress or Silent())
     expected = {counts.level: counts for counts in task.card.task.expected}
     found = []
     for level in task.card.task.levels:
         for draw in DRAWS:
-            manifest = task.manifest(level, draw)
+            manifest = task.manifest(level, draw, whole=True)
             counts = level_counts_of(task, manifest)
-            if task.listing.complete and level in expected and counts != expected[level]:
+            if task.listing.complete and level in expected and common([counts, expected[level]]) != expected[level]:
                 raise DataError(
                     f"{task.card.id} at {level}, draw {draw}: the card expects {expected[level]}, found {counts}"
                 )
-            found.append(Verified(task.card.id, level, draw, task.pin_state(manifest), manifest.digest, counts))
-    pinned = load_lock("pixels").entries.get(task.card.task.name)
-    for key, digest in pixel_digests(task).items() if pinned else ():
-        if pinned and pinned.get(key) != digest:
-            raise DataError(f"{task.card.id}: the prepared pixels of {key!r} differ from pixels.lock")
+            # The whole data set's split is compared even where some images are not here.
+            state = load_lock("splits").state(task.card, manifest, complete=task.listing.complete)
+            if task.listing.missing:
+                state = "partial"
+            found.append(Verified(task.card.id, level, draw, state, manifest.digest, counts))
+    if isinstance(task, FileTask):
+        task.prepared(task.card.task.pixels.size).verify()
+    name = task.card.task.name
+    if task.listing.whole and any(name in load_lock(lock).entries for lock in ("pixels", "sources")):
+        for lock, digests in _whole_digests(task).items():
+            pinned = load_lock(lock).entries.get(name, digests)
+            if wrong := sorted(key for key in digests if pinned.get(key) != digests[key]):
+                raise DataError(f"{task.card.id}: the {lock} of {wrong[0]!r} differ from {lock}.lock")
     return found
 
 
 def pixel_digests(task: Task) -> dict[str, str]:
-    """Return the SHA-256 of the prepared arrays: test, audit, and the training split of every level and draw."""
+    """Return the SHA-256 of the prepared arrays: test, audit, and the training split of every level and draw.
+
+    Only where pixels are made by integer arithmetic alone; JPEG decoders may differ in the last bit, so there the files
+    are pinned instead.
+    """
+    if task.card.task.attribute_kind != "rendered":
+        return {}
     first = task.manifest(task.card.task.levels[0], DRAWS[0])
     digests = {name: task.pixel_digest(first.splits[name]) for name in (TEST, AUDIT)}
     for level in task.card.task.levels:
@@ -79,19 +118,70 @@ def pixel_digests(task: Task) -> dict[str, str]:
     return digests
 
 
-def pin_task(task: Task) -> None:
-    """Write a task's digests into the locks, for a pull request that pins it.
+def source_digests(task: Task) -> dict[str, str]:
+    """Return one SHA-256 over the ids and digests of all image files, where the images lie in files."""
+    if not isinstance(task, FileTask) or task.card.task.attribute_kind == "rendered":
+        return {}
+    prepared = task.prepared(task.card.task.pixels.size)
+    digest = hashlib.sha256()
+    for name, file in zip(prepared.ids, prepared.sha256, strict=True):
+        digest.update(f"{name}\t{file.hex()}\n".encode())
+    return {_FILES: digest.hexdigest()}
+
+
+def _whole_digests(task: Task) -> dict[LockName, dict[str, str]]:
+    """Return what can be pinned only where all images are at hand, by lock; empty ones are left out."""
+    found: dict[LockName, dict[str, str]] = {"pixels": pixel_digests(task), "sources": source_digests(task)}
+    return {lock: digests for lock, digests in found.items() if digests}
+
+
+def pin_task(task: Task, progress: Progress | None = None) -> None:
+    """Write a task's split digests into the locks and its sizes into its card, for a pull request that pins it.
+
+    Pixels and source files are pinned too where all images are at hand.
 
     Raises:
-        DataError: When the data at hand are only part of the data set.
+        DataError: When the samples at hand are only part of the data set.
     """
+    task.make_ready(task.card.task.pixels.size, progress or Silent())
     if not task.listing.complete:
         raise DataError(f"{task.card.id} is only partly at hand, so it cannot be pinned")
     name = task.card.task.name
-    splits = {
-        split_key(task.card, level, draw): task.manifest(level, draw).digest
-        for level in task.card.task.levels
-        for draw in DRAWS
+    manifests = {
+        (level, draw): task.manifest(level, draw, whole=True) for level in task.card.task.levels for draw in DRAWS
     }
+    splits = {split_key(task.card, *key): manifest.digest for key, manifest in manifests.items()}
     write_lock("splits", {**load_lock("splits").entries, name: splits})
-    write_lock("pixels", {**load_lock("pixels").entries, name: pixel_digests(task)})
+    if task.listing.whole:
+        for lock, digests in _whole_digests(task).items():
+            write_lock(lock, {**load_lock(lock).entries, name: digests})
+    counts = [
+        common([level_counts_of(task, manifests[level, draw]) for draw in DRAWS]) for level in task.card.task.levels
+    ]
+    path = cards_folder() / f"{name}.md"
+    write_text(path, with_expected(path.read_text(encoding="utf-8"), counts, path))
+    load_card.cache_clear()
+
+
+def with_expected(text: str, counts: Sequence[LevelCounts], path: Path) -> str:
+    """Return a card's text with other expected sizes: the last entry of its front matter.
+
+    Raises:
+        DataError: When the card does not end its front matter so.
+    """
+    head, mark, rest = text.partition("\n  expected:")
+    _, end, prose = rest.partition("\n---\n")
+    if not mark or not end:
+        raise DataError(f"{path.name}: `expected` must be the last entry of the front matter")
+    return f"{head}{mark}\n{chr(10).join(_line(each) for each in counts)}{end}{prose}"
+
+
+def _line(counts: LevelCounts) -> str:
+    """Return one entry as a line of YAML."""
+    fields = counts.model_dump(exclude={"groups"})
+    words = [f"{key}: {'null' if value is None else value}" for key, value in fields.items()]
+    if counts.groups is not None:
+        words.append(f"groups: {[list(row) for row in counts.groups]}")
+    level = counts.level
+    words[0] = f"level: {level if level.isalpha() else repr(level)}"
+    return f"    - {{{', '.join(words)}}}"

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import abc
 import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.errors import InvalidValue
-from benchmark.records.canonical import sha256_array
+from benchmark.progress import Progress
 from benchmark.tasks.card import DataCard
-from benchmark.tasks.law import DRAWS, split
+from benchmark.tasks.law import DRAWS, Splitter
+from benchmark.tasks.lazy import LazyImages, sha256_images
 from benchmark.tasks.locks import Pinned, load_lock
 from benchmark.tasks.manifest import Listing, Manifest, Rows
+
+
+@dataclass(frozen=True)
+class View:
+    """A further set of test images that the task's own metrics look at, such as images with the object removed.
+
+    Attributes:
+        rows: Which images, in order; their attribute is -1 where they have no group.
+        images: Their pixels.
+    """
+
+    rows: Rows
+    images: LazyImages
 
 
 class Task(abc.ABC):
     """One data set with a label, a bias attribute, frozen splits and bias levels.
 
-    A data source subclasses it with :meth:`list_samples` and :meth:`render`; the split law, draws, levels and digests
-    are shared.
+    A data source subclasses it with :meth:`list_samples` and :meth:`render` (or :meth:`images`); the split law, draws,
+    levels and digests are shared.
 
     Attributes:
         card: The task's data card.
@@ -41,6 +58,43 @@ class Task(abc.ABC):
     def render(self, rows: Rows) -> NDArray[np.uint8]:
         """Return the pixels of some rows, uint8 [n, size, size, 3]."""
 
+    def images(self, rows: Rows, size: int | None = None) -> LazyImages:
+        """Return the images of some rows, read when they are asked for.
+
+        Args:
+            rows: Which.
+            size: Height and width in pixels; None takes the card's.
+
+        Raises:
+            InvalidValue: For a size that the task does not have.
+        """
+        own = self.card.task.pixels.size
+        if size not in (None, own):
+            raise InvalidValue(f"{self.card.task.name} has images of {own} pixels only, not {size}")
+        return LazyImages(len(rows), own, lambda index: self.render(rows.take(index)))
+
+    def make_ready(self, size: int, progress: Progress) -> None:
+        """Do what must be done once before listing and images are quick; nothing for data inside a package."""
+        del size, progress
+
+    def data_folders(self) -> tuple[Path, ...]:
+        """Return the folders in which the task's images lie on this machine, test images among them."""
+        return ()
+
+    def views(self, size: int) -> Mapping[str, View]:
+        """Return further sets of test images by name; most tasks have none."""
+        del size
+        return {}
+
+    @property
+    def resampling_unit(self) -> str:
+        """What counts as one independent observation in the test: ``sample`` or ``identity``."""
+        return "sample"
+
+    def units(self, rows: Rows) -> Sequence[str]:
+        """Return the resampling unit of each row: the sample that it is made from, unless the task knows better."""
+        return rows.sources
+
     @functools.cached_property
     def listing(self) -> Listing:
         """The samples at hand."""
@@ -56,15 +110,20 @@ class Task(abc.ABC):
         """Number of attribute values."""
         return len(self.card.task.attribute.values)
 
-    def manifest(self, level: str, draw: int) -> Manifest:
+    def manifest(self, level: str, draw: int, *, whole: bool = False) -> Manifest:
         """Return which sample is in which split at one bias level and draw.
+
+        Args:
+            level: A bias level of the card.
+            draw: One of the frozen draws.
+            whole: The split of the whole data set, images that are not at hand included.
 
         Raises:
             InvalidValue: For a level or draw that the task does not offer.
         """
         if draw not in DRAWS:
             raise InvalidValue(f"draw {draw} does not exist; there are {', '.join(map(str, DRAWS))}")
-        return _manifest(self, self.card.check_level(level), draw)
+        return _manifest(self, self.card.check_level(level), draw, whole=whole and bool(self.listing.missing))
 
     def pin_state(self, manifest: Manifest) -> Pinned:
         """Say whether a manifest is the one that ``splits.lock`` pins; only pinned splits are ranked.
@@ -72,13 +131,17 @@ class Task(abc.ABC):
         Raises:
             DataError: When the data are complete and the digest still differs from the lock.
         """
-        return load_lock("splits").state(self.card, manifest, complete=self.listing.complete)
+        return load_lock("splits").state(self.card, manifest, complete=self.listing.whole)
 
     def pixel_digest(self, rows: Rows) -> str:
         """Return the SHA-256 of the prepared pixels of some rows."""
-        return sha256_array(self.render(rows))
+        return sha256_images(self.images(rows))
+
+    @functools.cached_property
+    def _splitter(self) -> Splitter:
+        return Splitter(self.listing, self.card.law)
 
 
 @functools.lru_cache(maxsize=64)
-def _manifest(task: Task, level: str, draw: int) -> Manifest:
-    return split(task.listing, task.card.law, level, draw)
+def _manifest(task: Task, level: str, draw: int, *, whole: bool) -> Manifest:
+    return task._splitter.split(level, draw, whole=whole)

@@ -9,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from benchmark.tasks.lazy import Images
+
 ROTATION_DEGREES, SHIFT_SHARE, SCALE_SHARE = 10.0, 0.1, 0.1
 _BLOCK = 512
 
 
-def augmented_copies(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+def augmented_copies(images: Images, seed: int) -> NDArray[np.uint8]:
     """Rotate, shift and scale every image a little: ±10°, ±10 % of the side, ±10 %; bilinear, black outside.
 
     Keeps the label and the attribute in every task (no flips, no colour changes).
@@ -27,7 +29,7 @@ def augmented_copies(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.rand((len(images), 4), generator=generator) * 2 - 1
-    result = np.empty_like(images)
+    result = np.empty(images.shape, dtype=np.uint8)
     for start in range(0, len(images), _BLOCK):
         block = torch.from_numpy(np.array(images[start : start + _BLOCK])).permute(0, 3, 1, 2).float()
         theta = _affine(draws[start : start + len(block)])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmark.errors import NotAvailable, UnknownName
-from benchmark.training.specs import BACKBONES
+from benchmark.training.specs import BACKBONES, CIFAR_STEM
 
 
 class SmallCNN(nn.Module):
@@ -53,7 +53,11 @@ def build_backbone(spec: Mapping[str, Any], *, pretrained: bool = True) -> nn.Mo
         raise UnknownName("backbone", str(name), BACKBONES)
     import torchvision
 
-    model: nn.Module = torchvision.models.get_model(name, weights=None)
+    model: nn.Module = torchvision.models.get_model(name.removesuffix(CIFAR_STEM), weights=None)
+    if name.endswith(CIFAR_STEM):
+        # He et al. 2016, section 4.2: a 3x3 stem without pooling for images of 32 pixels.
+        model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        model.maxpool = nn.Identity()
     if pretrained and spec.get("weights"):
         model.load_state_dict(pretrained_state(spec))
     head = model.fc
@@ -83,8 +87,10 @@ def pretrained_state(spec: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
         state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, KeyError) as error:
         raise NotAvailable(
-            f"weights {spec['weights']!r} of {spec['backbone']} are neither cached nor reachable ({error}); connect "
-            "once, or use a task whose backbone is trained from scratch"
+            f"weights {spec['weights']!r} of {spec['backbone']} are neither cached nor reachable ({error}). Either "
+            "connect once, so that torchvision downloads them; or put the file into "
+            f"{torch.hub.get_dir()}/checkpoints; or train from scratch with `--backbone-weights none`, which is "
+            "another row on the board"
         ) from error
     return state
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from torch.nn import functional
 from benchmark.contract.images import ImageSet, attributes_for_measurement
 from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import TrainingDiverged
+from benchmark.tasks.lazy import Images
 from benchmark.training.backbones import load_backbone
 from benchmark.training.device import Precision
 from benchmark.training.losses import Batches, LossName, Objective, group_index
+from benchmark.training.pixels import Pixels
 
 State = dict[str, torch.Tensor]
 _CHECK_EVERY = 50
@@ -85,12 +88,6 @@ class Normaliser:
         return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
 
 
-def device_images(images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """Return uint8 [n, 3, h, w] in channels-last memory on the device (NHWC already is that memory)."""
-    # A copy: torch has no read-only tensors, and these arrays are frozen.
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(device)
-
-
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
     """Return bf16 autocast, or nothing in float32."""
     if precision == "float32":
@@ -99,14 +96,14 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 def logits_of(
-    model: nn.Module, images: torch.Tensor, normalise: Normaliser, device: torch.device, precision: Precision
+    model: nn.Module, images: Pixels, normalise: Normaliser, device: torch.device, precision: Precision
 ) -> torch.Tensor:
     """Return float32 logits [n, classes] of uint8 images, in evaluation mode and in batches."""
     model.eval()
     parts = []
     with torch.inference_mode(), autocast(device, precision):
-        for start in range(0, len(images), _PREDICT_BATCH):
-            parts.append(model(normalise(images[start : start + _PREDICT_BATCH].to(device))).float())
+        for part in images.slices(_PREDICT_BATCH):
+            parts.append(model(normalise(part)).float())
     return torch.cat(parts)
 
 
@@ -134,20 +131,19 @@ def train_classifier(
     model = load_backbone(config.spec, initial)
     model = model.to(device).to(memory_format=torch.channels_last)
     group = _groups(config, images)
-    batches = iter(Batches(len(images), config.batch_size, group, config.loss, config.seed))
+    order = islice(Batches(len(images), config.batch_size, group, config.loss, config.seed), config.steps)
     objective = Objective(config.loss, group, device)
     group = None if group is None else group.to(device)
-    pixels, y = device_images(images.images, device), torch.tensor(images.y, device=device)
+    pixels, y = Pixels(images.images, device), torch.tensor(images.y, device=device)
     normalise = Normaliser(config.mean, config.std, device)
     optimiser, schedule = _optimiser(model, config, device)
     selector = Selector(config, validation, normalise, device)
     checks = {math.ceil(config.steps * k / config.evaluations) for k in range(1, config.evaluations + 1)}
     running, since = torch.zeros((), device=device), 0
-    for step in range(1, config.steps + 1):
+    for step, (index, batch) in enumerate(pixels.batches(order), 1):
         _training_mode(model, config.freeze_bn)
-        index = next(batches).to(device)
         with autocast(device, config.precision):
-            logits = model(normalise(pixels[index]))
+            logits = model(normalise(batch))
         loss = objective(logits, y[index], None if group is None else group[index])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -215,7 +211,7 @@ class Selector:
         self, config: TrainingConfig, validation: ImageSet, normalise: Normaliser, device: torch.device
     ) -> None:
         self._config, self._normalise, self._device = config, normalise, device
-        self._pixels = device_images(validation.images, device)
+        self._pixels = Pixels(validation.images, device)
         self._y = torch.tensor(validation.y, device=device)
         a = torch.tensor(attributes_for_measurement(validation), device=device)
         self._group = self._y * validation.names.shape[1] + a
@@ -250,7 +246,7 @@ class Selector:
 
 def predict(
     model: nn.Module,
-    images: NDArray[np.uint8],
+    images: Images,
     *,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
@@ -261,13 +257,15 @@ def predict(
 
     Args:
         model: Maps normalised images to logits.
-        images: uint8 [n, h, w, 3].
+        images: uint8 [n, h, w, 3], in memory or read when asked for.
         mean: Normalisation per channel.
         std: Normalisation per channel.
         device: Where to compute.
         precision: With or without bf16 autocast.
     """
     model.to(device)
-    logits = logits_of(model, device_images(images, device), Normaliser(mean, std, device), device, precision)
+    # Nothing stays resident: every image is looked at once.
+    pixels = Pixels(images, device, limit=0)
+    logits = logits_of(model, pixels, Normaliser(mean, std, device), device, precision)
     top = torch.softmax(logits, dim=1).amax(dim=1)
     return logits.argmax(1).cpu().numpy(), top.cpu().numpy().astype(np.float16)

@@ -7,8 +7,11 @@ from typing import Any
 
 from benchmark.errors import InvalidValue, UnknownName
 
-BACKBONES = ("small-cnn", "resnet18", "resnet50")
+BACKBONES = ("small-cnn", "resnet18", "resnet18-cifar", "resnet50")
+CIFAR_STEM = "-cifar"
 FROM_SCRATCH = "none"
+IMAGENET = "imagenet"
+_IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 
 
 def backbone_spec(name: str, n_classes: int, weights: str | None = None) -> dict[str, Any]:
@@ -20,9 +23,21 @@ def backbone_spec(name: str, n_classes: int, weights: str | None = None) -> dict
     """
     if name not in BACKBONES:
         raise UnknownName("backbone", name, BACKBONES)
-    if weights is not None and name == "small-cnn":
-        raise InvalidValue(f"small-cnn has no pre-trained weights {weights!r}; use null")
+    if weights is not None and (name == "small-cnn" or name.endswith(CIFAR_STEM)):
+        raise InvalidValue(f"{name} has no pre-trained weights {weights!r}; use `{FROM_SCRATCH}`")
     return {"backbone": name, "n_classes": n_classes, "weights": weights}
+
+
+def named_weights(text: str | None, default: str | None) -> str | None:
+    """Return torchvision's name of the weights that a user asks for.
+
+    Args:
+        text: ``none``, ``imagenet``, torchvision's own name, or None for the recipe's.
+        default: The recipe's.
+    """
+    if text is None:
+        return default
+    return {FROM_SCRATCH: None, IMAGENET: _IMAGENET_WEIGHTS}.get(text.lower(), text)
 
 
 def weights_identity(spec: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from benchmark.errors import DataError, InvalidValue
 from benchmark.records.files import read_json
-from benchmark.tasks.card import LevelCounts
+from benchmark.tasks.block import LevelCounts
 from benchmark.tasks.catalog import load_task
 from benchmark.tasks.digits import read_scans
 from benchmark.tasks.ink import colourise, ink_jitter, upsample_bilinear

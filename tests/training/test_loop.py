@@ -14,7 +14,8 @@ from benchmark.errors import TrainingDiverged, UndeclaredGroupLabels
 from benchmark.tasks.catalog import load_task
 from benchmark.training.augment import augmented_copies
 from benchmark.training.backbones import build_backbone, fresh_state, state_digest
-from benchmark.training.loop import Normaliser, TrainingConfig, device_images, predict, train_classifier
+from benchmark.training.loop import Normaliser, TrainingConfig, predict, train_classifier
+from benchmark.training.pixels import Pixels
 from benchmark.training.remember import load_outcome, save_outcome, training_key
 from benchmark.training.specs import backbone_spec, weights_identity
 
@@ -115,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate() -> None:
 
 def test_normalisation_equals_its_definition() -> None:
     images = digits("train", 4).images
-    normalised = Normaliser((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), CPU)(device_images(images, CPU))
+    normalised = Normaliser((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), CPU)(Pixels(images, CPU).batch(torch.arange(len(images))))
     expected = (images / 255.0 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
     np.testing.assert_allclose(normalised.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
 

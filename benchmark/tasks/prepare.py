@@ -1,0 +1,386 @@
+"""Prepared images: a data set decoded once into a memory-mapped uint8 array at one size; no epoch decodes again.
+
+A plain memory map, not Arrow: rows of one size need no offsets, a batch is one gather, and one page cache serves
+several processes (`benchmarks/` has the measurement). Built in threads (the decoder, the resize and the hash release
+the interpreter's lock), resumable at any moment, published whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.errors import DamagedFile, DataError, StoreError
+from benchmark.progress import Progress
+from benchmark.records.canonical import sha256_file, sha256_of
+from benchmark.records.files import fsync_tree, make_folder, publish_folder, read_json, storage_error, write_json
+from benchmark.records.store import Store
+from benchmark.tasks.lazy import LazyImages
+
+PREPARED_FORMAT = 1
+INDEX, IMAGES, ROWS = "index.json", "images.npy", "rows.parquet"
+_JOURNAL = "journal"
+_CHUNK = 128
+_LISTED = 5
+_SLACK = 64 * 2**20
+
+logger = logging.getLogger(__name__)
+
+Content = bytes | NDArray[np.uint8]
+"""An image file's bytes, or the pixels of a source that holds them bare."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides prepared pixels besides the files themselves.
+
+    Attributes:
+        data_set: Name of the data set.
+        size: Height and width in pixels.
+        channels: 3, or 1 where the task colours the images itself.
+        crop: See :func:`benchmark.tasks.decode.decode`.
+        decoder: Version of the decoder.
+    """
+
+    data_set: str
+    size: int
+    channels: int
+    crop: str
+    decoder: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return plain values, for the index and the identity."""
+        return {"format_version": PREPARED_FORMAT, **self.__dict__}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The images of a data set as a source gives them.
+
+    Attributes:
+        ids: Every image at hand, sorted.
+        stream: Yields (id, content) of the wanted ids, in any order.
+        signature: Cheap fingerprint of where they come from.
+    """
+
+    ids: tuple[str, ...]
+    stream: Callable[[frozenset[str]], Iterable[tuple[str, Content]]]
+    signature: str
+
+
+Decode = Callable[[Content], tuple[NDArray[np.uint8], str | None]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished store of prepared images.
+
+    Attributes:
+        folder: Where it lies.
+        ids: Image ids, sorted.
+        sha256: Digest of each source file (or of the bare pixels).
+        converted: How many images were not plain RGB, by kind.
+        images_sha256: Digest of the array file.
+        signature: Fingerprint of the source it was made from.
+    """
+
+    folder: Path
+    ids: tuple[str, ...]
+    sha256: tuple[bytes, ...]
+    converted: Mapping[str, int]
+    images_sha256: str
+    signature: str
+
+    def open(self) -> NDArray[np.uint8]:
+        """Return the memory-mapped array, uint8 [n, size, size, channels]."""
+        array: NDArray[np.uint8] = np.load(self.folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        return array
+
+    def images(self, ids: Sequence[str]) -> LazyImages:
+        """Return the images of some ids, in their order; nothing is read yet.
+
+        Raises:
+            DataError: When one of them was not prepared.
+        """
+        rows, array = self.rows(ids), self.open()
+        return LazyImages(len(rows), array.shape[1], lambda index: array[rows[index]])
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the positions of some ids."""
+        where = {name: k for k, name in enumerate(self.ids)}
+        if unknown := next((name for name in ids if name not in where), None):
+            raise DataError(f"image {unknown} was not prepared; run `genbias-bench data prepare` again")
+        return np.array([where[name] for name in ids], dtype=np.int64)
+
+    def verify(self) -> None:
+        """Compare the array with its digest.
+
+        Raises:
+            DamagedFile: When they differ.
+        """
+        if sha256_file(self.folder / IMAGES) != self.images_sha256:
+            raise DamagedFile(
+                f"the prepared images in {self.folder} are damaged; delete the folder, and they are made again"
+            )
+
+
+def open_prepared(root: Path, recipe: Recipe) -> Iterator[Prepared]:
+    """Yield the finished stores of a recipe below ``root``, the newest first; damaged ones are passed over."""
+    folders = sorted(root.glob(f"{recipe.size}px-*/{INDEX}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for file in folders:
+        try:
+            prepared = _load(file.parent, recipe)
+        except DamagedFile as error:
+            logger.warning("%s; it is passed over", error)
+            continue
+        if prepared is not None:
+            yield prepared
+
+
+def _load(folder: Path, recipe: Recipe) -> Prepared | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    index = read_json(folder / INDEX)
+    if not isinstance(index, dict) or index.get("recipe") != recipe.as_dict():
+        return None
+    try:
+        table = pq.read_table(folder / ROWS, columns=["id", "sha256"])
+        size = (folder / IMAGES).stat().st_size
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedFile(f"the prepared images in {folder} cannot be read: {error}") from error
+    if size != index["bytes"] or table.num_rows != index["n"]:
+        raise DamagedFile(f"the prepared images in {folder} are not of the size that their index says")
+    return Prepared(
+        folder=folder,
+        ids=tuple(table.column("id").to_pylist()),
+        sha256=tuple(table.column("sha256").to_pylist()),
+        converted=index["converted"],
+        images_sha256=index["images_sha256"],
+        signature=index["signature"],
+    )
+
+
+def prepare(root: Path, recipe: Recipe, files: Files, decode: Decode, progress: Progress, workers: int = 0) -> Prepared:
+    """Decode every image of a source into a store below ``root``; what an interrupted call had done is kept.
+
+    Args:
+        root: Folder of the data set's prepared images.
+        recipe: What decides pixels.
+        files: The images.
+        decode: From content to uint8 [size, size, channels], with a word on what was converted.
+        progress: Where to say how far it is.
+        workers: Threads; 0 takes one per processor.
+
+    Raises:
+        DataError: When images cannot be read; their names and number are given, the others are kept for the next call.
+        StoreError: When the disk is full or the folder cannot be written.
+    """
+    if not files.ids:
+        raise DataError(f"the source of {recipe.data_set} holds no image")
+    # The signature too: a file that was replaced under its old name must be decoded again.
+    key = sha256_of([recipe.as_dict(), files.signature, list(files.ids)])[:12]
+    name = f"{recipe.size}px-{key}"
+    target, work = root / name, root / f".work-{name}"
+    with Store(root.parent.parent).claim(f"prepare-{recipe.data_set}-{name}"):
+        if (target / INDEX).is_file() and (done := _load(target, recipe)) is not None:
+            return done
+        _Build(work, recipe, files, decode, progress, workers or os.cpu_count() or 1).run()
+        if target.exists():
+            shutil.rmtree(target)  # without a readable index it is no finished store
+        if not publish_folder(work, target):
+            raise StoreError(f"{target} appeared while it was being made; run the same command again")
+    finished = _load(target, recipe)
+    assert finished is not None  # just written from this recipe
+    return finished
+
+
+class _Build:
+    """One preparation, from the journal of an interrupted one to the finished folder."""
+
+    def __init__(
+        self, work: Path, recipe: Recipe, files: Files, decode: Decode, progress: Progress, workers: int
+    ) -> None:
+        self._work, self._recipe, self._files, self._decode = work, recipe, files, decode
+        self._progress, self._workers = progress, workers
+        self._row = {name: k for k, name in enumerate(files.ids)}
+        self._done: dict[str, bytes] = {}
+        self._converted: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Decode what is missing and write the index."""
+        make_folder(self._work)
+        try:
+            self._allocate()
+            self._read_journal()
+            missing = frozenset(self._files.ids) - self._done.keys()
+            if missing:
+                self._fill(missing)
+        except OSError as error:
+            raise storage_error(self._work, error) from error
+        self._check()
+        self._finish()
+
+    def _allocate(self) -> None:
+        """Make the array's file, or find that of an interrupted call."""
+        path, size, channels = self._work / IMAGES, self._recipe.size, self._recipe.channels
+        shape = (len(self._files.ids), size, size, channels)
+        need = math.prod(shape)
+        self._bytes_per_image = need // shape[0]
+        if not path.exists():
+            (self._work / _JOURNAL).unlink(missing_ok=True)
+            free = shutil.disk_usage(self._work).free
+            if free < need + _SLACK:
+                raise StoreError(
+                    f"no space left in {self._work}: the prepared images of {self._recipe.data_set} take "
+                    f"{need / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free; free some or set GENBIAS_STORE"
+                )
+            # Only the header is written here; the recipe, and so the shape, is in the folder's name.
+            aside = path.with_name("header")
+            with aside.open("wb") as stream:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+                stream.truncate(stream.tell() + need)
+            aside.rename(path)
+        self._offset = path.stat().st_size - need
+
+    def _read_journal(self) -> None:
+        path = self._work / _JOURNAL
+        if not path.exists():
+            return
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for line in whole.decode(errors="replace").splitlines():
+            digest, _, rest = line.partition(" ")
+            converted, _, name = rest.partition(" ")
+            if name in self._row and len(digest) == 64:
+                self._done[name] = bytes.fromhex(digest)
+                if converted != "-":
+                    self._converted[name] = converted
+        # A torn last line would swallow the next one.
+        path.write_bytes(whole)
+
+    def _fill(self, missing: frozenset[str]) -> None:
+        handle = self._progress.start(f"preparing {self._recipe.data_set} at {self._recipe.size} px", len(missing))
+        pending: deque[Future[list[tuple[str, bytes, str | None, str | None]]]] = deque()
+        try:
+            # Written by position, not through a memory map: mapped pages would count as this process's memory, and
+            # a full disk would kill it instead of raising an error.
+            with (
+                (self._work / IMAGES).open("r+b") as images,
+                (self._work / _JOURNAL).open("ab") as journal,
+                ThreadPoolExecutor(self._workers) as pool,
+            ):
+
+                def collect() -> None:
+                    results = pending.popleft().result()
+                    self._note(results, journal)
+                    self._progress.advance(handle, len(results))
+
+                try:
+                    for chunk in _chunks(self._files.stream(missing)):
+                        pending.append(pool.submit(self._work_on, images.fileno(), chunk))
+                        # Bounded, so that memory does not grow with the data set.
+                        while len(pending) > 2 * self._workers:
+                            collect()
+                    while pending:
+                        collect()
+                finally:
+                    for future in pending:
+                        future.cancel()
+        finally:
+            self._progress.finish(handle)
+
+    def _work_on(self, file: int, chunk: list[tuple[str, Content]]) -> list[tuple[str, bytes, str | None, str | None]]:
+        """Decode some images into the array: (id, digest, what was converted, what went wrong)."""
+        results: list[tuple[str, bytes, str | None, str | None]] = []
+        for name, content in chunk:
+            digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
+            try:
+                pixels, converted = self._decode(content)
+            except DataError as error:
+                results.append((name, digest, None, str(error)))
+                continue
+            data, at = pixels.tobytes(), self._offset + self._row[name] * self._bytes_per_image
+            if len(data) != self._bytes_per_image or os.pwrite(file, data, at) != len(data):
+                raise StoreError(f"image {name} could not be written whole to {self._work}; is the disk full?")
+            results.append((name, digest, converted, None))
+        return results
+
+    def _note(self, results: list[tuple[str, bytes, str | None, str | None]], journal: BinaryIO) -> None:
+        lines = []
+        for name, digest, converted, failure in results:
+            if failure is not None:
+                self._failed[name] = failure
+                continue
+            self._done[name] = digest
+            if converted is not None:
+                self._converted[name] = converted
+            lines.append(f"{digest.hex()} {converted or '-'} {name}\n")
+        journal.write("".join(lines).encode())
+        journal.flush()
+
+    def _check(self) -> None:
+        if self._failed:
+            shown = [f"{name}: {why}" for name, why in sorted(self._failed.items())[:_LISTED]]
+            more = len(self._failed) - len(shown)
+            raise DataError(
+                f"{len(self._failed)} image(s) of {self._recipe.data_set} cannot be read: {'; '.join(shown)}"
+                + (f"; and {more} more" if more else "")
+                + ". Get these files again from their source; the others are prepared and will not be decoded again"
+            )
+        if lost := sorted(set(self._files.ids) - self._done.keys()):
+            raise DataError(
+                f"the source of {self._recipe.data_set} lists {len(lost)} image(s) that it does not give, such as "
+                f"{lost[0]}; get it again"
+            )
+
+    def _finish(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        ids = self._files.ids
+        table = pa.table(
+            {"id": pa.array(ids), "sha256": pa.array([self._done[name] for name in ids], type=pa.binary(32))}
+        )
+        converted = Counter(self._converted.values())
+        try:
+            pq.write_table(table, self._work / ROWS, compression="zstd")
+            path = self._work / IMAGES
+            content = {
+                "recipe": self._recipe.as_dict(),
+                "n": len(ids),
+                "bytes": path.stat().st_size,
+                "images_sha256": sha256_file(path),
+                "converted": dict(sorted(converted.items())),
+                "signature": self._files.signature,
+            }
+            write_json(self._work / INDEX, content)
+            (self._work / _JOURNAL).unlink(missing_ok=True)
+            fsync_tree(self._work)
+        except OSError as error:
+            raise storage_error(self._work, error) from error
+        if converted:
+            kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(converted.items()))
+            first = min(self._converted)
+            logger.warning("%s: converted to RGB: %s (the first is %s)", self._recipe.data_set, kinds, first)
+
+
+def _chunks(stream: Iterable[tuple[str, Content]]) -> Iterator[list[tuple[str, Content]]]:
+    iterator = iter(stream)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
