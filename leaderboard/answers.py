@@ -13,7 +13,6 @@ import numpy as np
 
 from benchmark.contract.budget import Budget
 from benchmark.errors import DamagedFile, InvalidValue, UsageError
-from benchmark.evaluation.cell import allowed_groups
 from benchmark.evaluation.scoring import labels_of
 from benchmark.metrics import amplification, crossed
 from benchmark.metrics.data import BoolArray, IntArray, TestLabels
@@ -106,7 +105,7 @@ class Splits:
 def _split(task: Task, manifest: Manifest) -> Split:
     recipe, counts = task.card.task, manifest.counts(TRAIN)
     budget = Budget.of(
-        counts, per_real=recipe.synthetic.per_real, steps=recipe.training.steps, allowed=allowed_groups(task.card)
+        counts, per_real=recipe.synthetic.per_real, steps=recipe.training.steps, allowed=task.card.allowed_groups()
     )
     return Split(
         task=task,

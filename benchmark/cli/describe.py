@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark.cli.output import Debug, Json, print_json, print_table, print_text
 from benchmark.errors import UnknownName
+
+if TYPE_CHECKING:
+    from benchmark.tasks.block import RecipeVariant
 
 
 def describe(
@@ -61,6 +64,7 @@ def _task(name: str, json: bool) -> None:
             "default level": task.default_level,
             "backbone": f"{task.training.backbone} ({task.training.backbone_weights or 'from scratch'})",
             "training": f"{task.training.steps} optimiser steps of {task.training.batch_size} images over all stages",
+            **{f"recipe {name}": _recipe(recipe) for name, recipe in task.recipes.items()},
             "generator": task.generator.name,
             "synthetic budget": f"min(USB total, {task.synthetic.per_real} x N)",
             "terms": task.terms,
@@ -69,6 +73,13 @@ def _task(name: str, json: bool) -> None:
     columns = tuple(type(task.expected[0]).model_fields) if task.expected else ()
     if columns:
         print_table(columns, [tuple(counts.model_dump().values()) for counts in task.expected], "Sizes by bias level")
+
+
+def _recipe(recipe: RecipeVariant) -> str:
+    return (
+        f"{recipe.backbone} ({recipe.backbone_weights or 'from scratch'}) at {recipe.image_size} px, {recipe.steps} "
+        f"optimiser steps of {recipe.batch_size} images"
+    )
 
 
 def _method(name: str, json: bool) -> None:

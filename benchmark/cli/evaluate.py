@@ -37,6 +37,14 @@ def evaluate(
         str | None,
         typer.Option("--generator", "-g", help="Name, folder or Hub id (org/name[@revision]); default: the card's."),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="One of the task's training recipes, such as `small`; see `describe TASK`."),
+    ] = None,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option("--backbone-weights", help="none, imagenet, or torchvision's name; default: the recipe's."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all cores.")] = None,
     results_dir: Annotated[Path, typer.Option("--results-dir", help="Folder of the records.")] = Path("results"),
@@ -60,6 +68,8 @@ def evaluate(
       genbias-bench evaluate --method ffr
 
       genbias-bench evaluate --method sd-augment --bias-level .99 --seed 3 --set balance=add
+
+      genbias-bench evaluate --method erm --task utkface --recipe small
     """
     del debug  # main() reads it
     from benchmark.cli.progress import progress
@@ -82,6 +92,8 @@ def evaluate(
             force=force,
             isolated=isolated,
             offline=offline,
+            recipe=recipe,
+            backbone_weights=backbone_weights,
             progress=bars,
         )
     if json:
@@ -122,7 +134,7 @@ def _show(done: Evaluation, results: Path) -> None:
     task = record.task
     print_text(
         f"{record.method.name}@{record.method.version} on {task.name}@{task.version}, bias level {task.level}, "
-        f"seed {record.seed}: N = {task.n_train}, smallest group {task.smallest_group} "
+        f"seed {record.seed}, recipe {task.recipe}: N = {task.n_train}, smallest group {task.smallest_group} "
         f"({task.populated_groups} groups populated)"
     )
     ranked = record.ranked_stage.checkpoints[0]

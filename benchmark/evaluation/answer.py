@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,44 +16,55 @@ from benchmark.evaluation.job import FitJob, SavedStage
 from benchmark.records.canonical import sha256_file
 from benchmark.records.predictions import StoredPredictions, write_predictions
 from benchmark.records.schema import PredictionsFile
-from benchmark.tasks.manifest import Rows
+from benchmark.tasks.task import View
 from benchmark.training.backbones import load_backbone
 from benchmark.training.loop import predict
 from benchmark.training.remember import load_state
 
+TEST_VIEW = "test"
+"""The test split among a task's views; the others are extra."""
 
-def answer_stage(
-    job: FitJob, stage: SavedStage, weights: Path, rows: Rows, pixels: NDArray[np.uint8], out: Path
-) -> dict[str, PredictionsFile]:
-    """Predict the test split with every checkpoint of a stage.
+Answers = dict[str, dict[str, PredictionsFile]]
+"""Selection rule → view → file; every rule has the view :data:`TEST_VIEW`."""
+
+
+def answer_stage(job: FitJob, stage: SavedStage, weights: Path, views: Mapping[str, View], out: Path) -> Answers:
+    """Predict the test split, and the task's further views, with every checkpoint of a stage.
 
     Args:
         job: The fitting job.
         stage: The saved stage.
         weights: Folder of its weights.
-        rows: The test rows.
-        pixels: Their images.
+        views: The test split under :data:`TEST_VIEW`, and further views by name.
         out: Where predictions go.
 
     Returns:
-        The predictions file per selection rule; checkpoints with equal weights share one.
+        The predictions files; checkpoints with equal weights share them.
     """
-    files: dict[str, PredictionsFile] = {}
-    by_weights: dict[str, PredictionsFile] = {}
+    answers: Answers = {}
+    by_weights: dict[str, dict[str, PredictionsFile]] = {}
     for checkpoint in stage.checkpoints:
         if checkpoint.sha256 not in by_weights:
             model = _model(job, stage, weights / checkpoint.file)
-            label, top = predict(
-                model, pixels, mean=job.mean, std=job.std, device=torch.device(job.device), precision=job.precision
-            )
-            _check(label, top, len(rows), len(job.labels), stage.name)
-            name = f"predictions-{stage.name}-{checkpoint.rule.value}.parquet"
-            write_predictions(out / name, StoredPredictions(label, top, rows.digest), len(job.labels))
-            by_weights[checkpoint.sha256] = PredictionsFile(
-                file=name, sha256=sha256_file(out / name), rows=len(rows), rows_digest=rows.digest
-            )
-        files[checkpoint.rule.value] = by_weights[checkpoint.sha256]
-    return files
+            stem = f"predictions-{stage.name}-{checkpoint.rule.value}"
+            by_weights[checkpoint.sha256] = {
+                name: _answer(
+                    job, stage.name, model, view, out / f"{stem}{'' if name == TEST_VIEW else f'-{name}'}.parquet"
+                )
+                for name, view in views.items()
+            }
+        answers[checkpoint.rule.value] = by_weights[checkpoint.sha256]
+    return answers
+
+
+def _answer(job: FitJob, stage: str, model: nn.Module, view: View, file: Path) -> PredictionsFile:
+    rows = view.rows
+    label, top = predict(
+        model, view.images, mean=job.mean, std=job.std, device=torch.device(job.device), precision=job.precision
+    )
+    _check(label, top, len(rows), len(job.labels), stage)
+    write_predictions(file, StoredPredictions(label, top, rows.digest), len(job.labels))
+    return PredictionsFile(file=file.name, sha256=sha256_file(file), rows=len(rows), rows_digest=rows.digest)
 
 
 def _model(job: FitJob, stage: SavedStage, file: Path) -> nn.Module:

@@ -6,30 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmark.contract.budget import Budget
 from benchmark.contract.method import Hparams, Method
 from benchmark.contract.registry import load_method, resolve_hparams
 from benchmark.contract.tracks import Track
 from benchmark.errors import InvalidValue
 from benchmark.generators.identity import GeneratorIdentity, resolve_generator
+from benchmark.progress import Progress, Silent
 from benchmark.records.canonical import sha256_of
 from benchmark.records.schema import SCHEMA_MAJOR, Cell
+from benchmark.tasks.block import TrainingRecipe
 from benchmark.tasks.card import DataCard
 from benchmark.tasks.catalog import DEFAULT_TASK, load_task
 from benchmark.tasks.law import DRAWS
 from benchmark.tasks.manifest import TRAIN, Manifest
 from benchmark.tasks.task import Task
-from benchmark.training.specs import backbone_spec, weights_identity
+from benchmark.training.specs import backbone_spec, named_weights, weights_identity
 
 _MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for: one method on one task at one level with one seed."""
+    """What a user asks for: one method on one task at one level with one seed.
+
+    Attributes:
+        recipe: Name of one of the card's training recipes; None takes the default.
+        backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
+    """
 
     method: str
     task: str = DEFAULT_TASK
@@ -38,6 +42,8 @@ class Request:
     generator: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     offline: bool = False
+    recipe: str | None = None
+    backbone_weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class ResolvedCell:
     """A request with everything looked up.
 
     Attributes:
+        recipe: The training recipe, with the backbone weights that were asked for.
+        image_size: Height and width of its images in pixels.
         budget: What the method may spend.
         generator: The generator's identity, or None for a method that uses none.
         cell: What identifies the run.
@@ -57,6 +65,8 @@ class ResolvedCell:
     method: Method
     hparams: Hparams
     track: Track
+    recipe: TrainingRecipe
+    image_size: int
     budget: Budget
     generator: GeneratorIdentity | None
     cell: Cell
@@ -68,19 +78,12 @@ class ResolvedCell:
         return self.task.card
 
 
-def allowed_groups(card: DataCard) -> NDArray[np.bool_]:
-    """Return which pairs (y, a) are comparable groups, bool [classes, attributes]: a's family must be y's."""
-    task = card.task
-    allowed = np.zeros((len(task.label.values), len(task.attribute.values)), dtype=np.bool_)
-    for y, label in enumerate(task.label.values):
-        family = task.attribute_family[(task.class_family or {}).get(label, 0)]
-        for value in family:
-            allowed[y, task.attribute.values.index(value)] = True
-    return allowed
+def resolve_cell(request: Request, progress: Progress | None = None) -> ResolvedCell:
+    """Look everything up, prepare the task's data where that has not been done, and compute the identity.
 
-
-def resolve_cell(request: Request) -> ResolvedCell:
-    """Look everything up and compute the identity.
+    Args:
+        request: What is asked for.
+        progress: Where to say how far preparing is.
 
     Raises:
         UsageError: For unknown names, levels, hyper-parameters, or a negative seed.
@@ -100,16 +103,21 @@ def resolve_cell(request: Request) -> ResolvedCell:
     generator = None
     if method.card.uses_generator:
         generator = resolve_generator(request.generator or task.card.task.generator.name, offline=request.offline)
+    recipe = task.card.recipe(request.recipe)
+    weights = named_weights(request.backbone_weights, recipe.backbone_weights)
+    recipe = recipe.model_copy(update={"backbone_weights": weights})
+    spec = backbone_spec(recipe.backbone, task.n_classes, weights)
+    identity = weights_identity(spec)
+    image_size = task.card.image_size(recipe)
+    task.make_ready(image_size, progress or Silent())
     draw = request.seed % len(DRAWS)
     manifest = task.manifest(level, draw)
-    recipe = task.card.task.training
     budget = Budget.of(
         manifest.counts(TRAIN),
         per_real=task.card.task.synthetic.per_real,
         steps=recipe.steps,
-        allowed=allowed_groups(task.card),
+        allowed=task.card.allowed_groups(),
     )
-    spec = backbone_spec(recipe.backbone, task.n_classes, recipe.backbone_weights)
     sampling = task.card.task.generator.model_dump(exclude={"name", "batch_size"})
     cell = Cell(
         task=task.card.id,
@@ -121,7 +129,7 @@ def resolve_cell(request: Request) -> ResolvedCell:
         hparams=hparams.model_dump(mode="json"),
         generator=None if generator is None else {**generator.as_record(), **sampling},
         backbone=recipe.backbone,
-        backbone_weights=weights_identity(spec),
+        backbone_weights=identity,
         training=recipe.model_dump(mode="json"),
         budget={"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps},
         schema_major=SCHEMA_MAJOR,
@@ -133,6 +141,8 @@ def resolve_cell(request: Request) -> ResolvedCell:
         method=method,
         hparams=hparams,
         track=method.card.track_of(hparams),
+        recipe=recipe,
+        image_size=image_size,
         budget=budget,
         generator=generator,
         cell=cell,

@@ -21,7 +21,11 @@ from benchmark.records.schema import (
     Record,
     TaskInfo,
 )
+from benchmark.tasks.card import DEFAULT_RECIPE
 from benchmark.tasks.manifest import TEST, TRAIN, VALIDATION
+
+_MOST_MISSING = 100
+"""Samples that a record names one by one, so that its split can be rebuilt without the data."""
 
 
 def utc_now() -> str:
@@ -88,6 +92,10 @@ def _task_info(cell: ResolvedCell) -> TaskInfo:
         populated_groups=int((train > 0).sum()),
         realised_rho=rho,
         prepared_sha256={},
+        recipe=cell.request.recipe or DEFAULT_RECIPE,
+        image_size=cell.image_size,
+        resampling_unit=task.resampling_unit,
+        missing_samples=missing if len(missing := sorted(task.listing.missing)) <= _MOST_MISSING else None,
     )
 
 
@@ -117,7 +125,7 @@ def _method_info(cell: ResolvedCell) -> MethodInfo:
 def _pretrained(cell: ResolvedCell) -> list[ExternalData]:
     """Return the components that were trained elsewhere: the backbone's weights and the generator."""
     parts = []
-    recipe = cell.card.task.training
+    recipe = cell.recipe
     if recipe.backbone_weights:
         parts.append(
             ExternalData(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from benchmark.contract.tracks import row_track
 from benchmark.errors import ContractViolation
-from benchmark.evaluation.answer import answer_stage
+from benchmark.evaluation.answer import TEST_VIEW, Answers, answer_stage
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.draft import utc_now
 from benchmark.evaluation.fit import run_fit
 from benchmark.evaluation.isolated import answer_isolated, fit_isolated
-from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, method_data, split_arrays
+from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, method_data, split_parts
 from benchmark.evaluation.pictures import draw_pictures
-from benchmark.evaluation.progress import Progress
-from benchmark.evaluation.scoring import mixture_of, score_predictions
-from benchmark.records.canonical import sha256_array
+from benchmark.evaluation.scoring import mixture_of, score_predictions, score_views
+from benchmark.progress import Progress
 from benchmark.records.files import temporary_folder
 from benchmark.records.provenance import environment
 from benchmark.records.schema import (
@@ -25,16 +25,16 @@ from benchmark.records.schema import (
     CheckpointResult,
     Cost,
     Environment,
+    GroupTable,
     Isolation,
     MetricValue,
-    PredictionsFile,
     Record,
     StageResult,
 )
+from benchmark.tasks.lazy import sha256_images
 from benchmark.tasks.manifest import TEST, TRAIN
+from benchmark.tasks.task import View
 from benchmark.training.device import default_precision, describe_device, resolve_device
-
-Answers = dict[str, PredictionsFile]
 
 
 class Execution:
@@ -79,10 +79,12 @@ class Execution:
             threads=self._threads,
         )  # fmt: skip
 
-    def isolation(self, *, network_blocked: bool = False) -> Isolation:
+    def isolation(self, *, network_blocked: bool = False, data_hidden: bool = False) -> Isolation:
         """Say what is kept from `fit`, and what could not be."""
         limits = []
         if self._isolated:
+            if self.cell.task.data_folders() and not data_hidden:
+                limits.append("the system does not let this process hide the task's data folders")
             limits += [] if network_blocked else ["the system does not let this process block the network"]
             if any(source.kind == "package" for source in self.cell.card.task.sources):
                 limits.append("an installed package carries the source of this task, so a method could read it there")
@@ -97,29 +99,32 @@ class Execution:
     def run(self, folder: Path, draft: Record) -> Record:
         """Fit, answer, compute and draw into ``folder``; returns the finished record."""
         torch.set_num_threads(self._threads)
-        arrays = split_arrays(self.cell)
+        parts = split_parts(self.cell)
         test = self.cell.manifest.splits[TEST]
-        pixels = self.cell.task.render(test)
-        prepared = {name: sha256_array(part["images"]) for name, part in arrays.items()}
-        prepared[TEST] = sha256_array(pixels)
+        views = {
+            TEST_VIEW: View(test, self.cell.task.images(test, self.cell.image_size)),
+            **self.cell.task.views(self.cell.image_size),
+        }
+        prepared = {name: sha256_images(part.images) for name, part in parts.items()}
+        prepared |= {name: sha256_images(view.images) for name, view in views.items()}
         with temporary_folder(self._job.store / "work") as weights:
             if self._isolated:
-                report = fit_isolated(self._job, arrays, weights, self._progress)
-                answers = answer_isolated(self._job, report, weights, test, pixels, folder)
+                report = fit_isolated(self._job, parts, weights, self._progress)
+                answers = answer_isolated(report, weights, views, folder)
             else:
                 answers = {}
 
                 def on_stage(stage: SavedStage) -> None:
-                    answers[stage.name] = answer_stage(self._job, stage, weights, test, pixels, folder)
+                    answers[stage.name] = answer_stage(self._job, stage, weights, views, folder)
 
-                report = run_fit(self._job, method_data(self._job, arrays), weights, self._progress, on_stage)
+                report = run_fit(self._job, method_data(self._job, parts), weights, self._progress, on_stage)
         _check_budget(self._job, report)
         handle = self._progress.start("metrics and pictures", len(report.stages) + 1)
         stages = []
         for stage in report.stages:
-            stages.append(self._stage_result(stage, answers[stage.name], folder))
+            stages.append(self._stage_result(stage, answers[stage.name], views, folder))
             self._progress.advance(handle, 1)
-        artifacts = draw_pictures(self.cell, self._job, report, stages[-1], arrays[TRAIN], folder)
+        artifacts = draw_pictures(self.cell, self._job, report, stages[-1], parts[TRAIN], folder)
         self._progress.finish(handle)
         return draft.model_copy(
             update={
@@ -129,30 +134,38 @@ class Execution:
                 "budget": _budget_use(self._job, report),
                 "stages": stages,
                 "pools": report.pools,
-                "isolation": self.isolation(network_blocked=report.network_blocked),
+                "isolation": self.isolation(network_blocked=report.network_blocked, data_hidden=report.data_hidden),
                 "cost": _cost(report),
                 "notes": report.notes,
                 "artifacts": artifacts,
             }
         )
 
-    def _stage_result(self, stage: SavedStage, files: Answers, folder: Path) -> StageResult:
-        scored = {}
-        for file in files.values():
-            if file.file not in scored:
-                scored[file.file] = score_predictions(self.cell.task, self.cell.manifest, folder / file.file)
-        checkpoints = [
-            CheckpointResult(
-                rule=checkpoint.rule.value,
-                track=row_track(self.cell.track, checkpoint.rule).value,
-                step=checkpoint.step,
-                weights_sha256=checkpoint.sha256,
-                predictions=files[checkpoint.rule.value],
-                metrics=scored[files[checkpoint.rule.value].file][0],
-                groups=scored[files[checkpoint.rule.value].file][1],
+    def _stage_result(
+        self, stage: SavedStage, answers: Answers, views: Mapping[str, View], folder: Path
+    ) -> StageResult:
+        scored: dict[str, tuple[dict[str, MetricValue], GroupTable]] = {}
+        checkpoints = []
+        for checkpoint in stage.checkpoints:
+            files = answers[checkpoint.rule.value]
+            test = files[TEST_VIEW]
+            further = {name: file for name, file in files.items() if name != TEST_VIEW}
+            if test.file not in scored:
+                metrics, groups = score_predictions(self.cell.task, self.cell.manifest, folder / test.file)
+                scored[test.file] = metrics | score_views(folder, further, views), groups
+            metrics, groups = scored[test.file]
+            checkpoints.append(
+                CheckpointResult(
+                    rule=checkpoint.rule.value,
+                    track=row_track(self.cell.track, checkpoint.rule).value,
+                    step=checkpoint.step,
+                    weights_sha256=checkpoint.sha256,
+                    predictions=test,
+                    metrics=metrics,
+                    groups=groups,
+                    views=further,
+                )
             )
-            for checkpoint in stage.checkpoints
-        ]
         mixture = None
         if stage.mixture is not None:
             mixture = mixture_of(stage.mixture, stage.without_attribute or [0] * self.cell.task.n_classes)

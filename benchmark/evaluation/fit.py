@@ -16,8 +16,8 @@ from benchmark.contract.registry import load_method, resolve_hparams
 from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import ContractViolation, TrainingDiverged
 from benchmark.evaluation.job import FitJob, FitReport, SavedCheckpoint, SavedStage
-from benchmark.evaluation.progress import Progress
 from benchmark.evaluation.tools import HarnessTools, mixture_counts
+from benchmark.progress import Progress
 from benchmark.records.provenance import peak_memory_bytes
 from benchmark.training.backbones import state_digest
 from benchmark.training.device import peak_device_memory

@@ -1,7 +1,8 @@
 """Isolation: `fit` runs in a process whose data folder holds no test split, and answering in another one.
 
 The child is given a folder with the job and two splits. Where the system allows it, it first leaves the network for
-an empty network namespace. Run as ``python -m benchmark.evaluation.isolated fit|answer FOLDER``.
+an empty network namespace, and the task's data folders disappear behind empty ones in a mount namespace. Run as
+``python -m benchmark.evaluation.isolated fit|answer FOLDER``.
 """
 
 from __future__ import annotations
@@ -11,21 +12,38 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 import benchmark.errors
 from benchmark.errors import GenBiasError
-from benchmark.evaluation.job import Arrays, FitJob, FitReport, SavedStage, method_data, read_job, write_job
-from benchmark.evaluation.progress import Progress
+from benchmark.evaluation.job import (
+    FitJob,
+    FitReport,
+    Part,
+    SavedStage,
+    method_data,
+    read_images,
+    read_job,
+    write_images,
+    write_job,
+)  # fmt: skip
+from benchmark.progress import Progress
 from benchmark.records.files import read_json, write_json
 from benchmark.records.schema import PredictionsFile
 from benchmark.tasks.manifest import Rows
+from benchmark.tasks.task import View
 
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_REPORT, _FAILURE, _ANSWERS, _TEST = "report.json", "failure.json", "answers.json", "test.npz"
+if TYPE_CHECKING:
+    from benchmark.evaluation.answer import Answers
+
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+_MS_RDONLY, _MS_REC, _MS_PRIVATE = 0x1, 0x4000, 0x40000
+_REPORT, _FAILURE, _ANSWERS = "report.json", "failure.json", "answers.json"
+_VIEW_ROWS, _VIEW_IMAGES = ".view.npz", ".view.npy"
 
 
 def block_network() -> bool:
@@ -38,30 +56,64 @@ def block_network() -> bool:
     return bool(unshare(_CLONE_NEWNET) == 0 or unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0)
 
 
-def fit_isolated(job: FitJob, arrays: dict[str, Arrays], folder: Path, progress: Progress) -> FitReport:
+def hide_folders(folders: Sequence[Path]) -> bool:
+    """Cover some folders by empty ones, for this process and its children; returns whether all are covered."""
+    existing = [folder for folder in folders if folder.is_dir()]
+    if not existing or not sys.platform.startswith("linux"):
+        return not existing
+    library = ctypes.CDLL(None, use_errno=True)
+    unshare, mount = getattr(library, "unshare", None), getattr(library, "mount", None)
+    if unshare is None or mount is None:
+        return False
+    if unshare(_CLONE_NEWNS) != 0 and unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
+        return False
+    # Private first: in a shared mount the cover would appear to everybody.
+    if mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return False
+    covered = [mount(b"none", os.fsencode(folder), b"tmpfs", _MS_RDONLY, None) == 0 for folder in existing]
+    return all(covered) and not any(any(folder.iterdir()) for folder in existing)
+
+
+def fit_isolated(job: FitJob, parts: dict[str, Part], folder: Path, progress: Progress) -> FitReport:
     """Run ``fit`` in a child process that has no test split.
 
     Raises:
         GenBiasError: Whatever the child raised, of the same type.
     """
-    write_job(folder, job, arrays)
+    write_job(folder, job, parts)
     _child("fit", folder, progress)
     return FitReport.model_validate(read_json(folder / _REPORT))
 
 
-def answer_isolated(
-    job: FitJob, report: FitReport, weights: Path, rows: Rows, pixels: NDArray[np.uint8], out: Path
-) -> dict[str, dict[str, PredictionsFile]]:
-    """Answer the test split in another child process, from the saved weights."""
-    del job  # the child reads it from the folder, as `fit` did
-    np.savez(weights / _TEST, ids=np.array(rows.ids), sources=np.array(rows.sources), y=rows.y, a=rows.a, pixels=pixels)
+def answer_isolated(report: FitReport, weights: Path, views: Mapping[str, View], out: Path) -> dict[str, Answers]:
+    """Answer the test split and further views in another child process, from the saved weights and the job there."""
+    for name, view in views.items():
+        rows = view.rows
+        write_images(weights / f"{name}{_VIEW_IMAGES}", view.images)
+        np.savez(
+            weights / f"{name}{_VIEW_ROWS}", ids=np.array(rows.ids), sources=np.array(rows.sources), y=rows.y, a=rows.a
+        )
     write_json(weights / _REPORT, report.model_dump(mode="json"))
     _child("answer", weights, None, str(out))
     content = read_json(weights / _ANSWERS)
     return {
-        stage: {rule: PredictionsFile.model_validate(file) for rule, file in files.items()}
-        for stage, files in content.items()
+        stage: {
+            rule: {view: PredictionsFile.model_validate(file) for view, file in files.items()}
+            for rule, files in rules.items()
+        }
+        for stage, rules in content.items()
     }
+
+
+def _read_views(folder: Path) -> dict[str, View]:
+    views = {}
+    for file in sorted(folder.glob(f"*{_VIEW_ROWS}")):
+        name = file.name.removesuffix(_VIEW_ROWS)
+        with np.load(file, allow_pickle=False) as content:
+            ids, sources = (tuple(content[key].tolist()) for key in ("ids", "sources"))
+            rows = Rows(ids, sources, content["y"], content["a"])
+        views[name] = View(rows, read_images(folder / f"{name}{_VIEW_IMAGES}"))
+    return views
 
 
 def _child(verb: str, folder: Path, progress: Progress | None, *extra: str) -> None:
@@ -146,10 +198,12 @@ def _fit(folder: Path) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from benchmark.evaluation.fit import run_fit
 
-    job, arrays = read_job(folder)
+    job, parts = read_job(folder)
     done: list[SavedStage] = []
-    report = run_fit(job, method_data(job, arrays), folder, _Lines(), done.append)
-    write_json(folder / _REPORT, report.model_copy(update={"network_blocked": blocked}).model_dump(mode="json"))
+    hidden = hide_folders(job.hidden)
+    report = run_fit(job, method_data(job, parts), folder, _Lines(), done.append)
+    seen = {"network_blocked": blocked, "data_hidden": hidden}
+    write_json(folder / _REPORT, report.model_copy(update=seen).model_dump(mode="json"))
 
 
 def _answer(folder: Path, out: Path) -> None:
@@ -157,13 +211,11 @@ def _answer(folder: Path, out: Path) -> None:
 
     job = FitJob.model_validate(read_json(folder / "job.json"))
     report = FitReport.model_validate(read_json(folder / _REPORT))
-    with np.load(folder / _TEST, allow_pickle=False) as file:
-        rows = Rows(tuple(file["ids"].tolist()), tuple(file["sources"].tolist()), file["y"], file["a"])
-        pixels = file["pixels"]
+    views = _read_views(folder)
     answers = {
         stage.name: {
-            rule: answer.model_dump(mode="json")
-            for rule, answer in answer_stage(job, stage, folder, rows, pixels, out).items()
+            rule: {view: answer.model_dump(mode="json") for view, answer in files.items()}
+            for rule, files in answer_stage(job, stage, folder, views, out).items()
         }
         for stage in report.stages
     }

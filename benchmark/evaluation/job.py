@@ -5,6 +5,7 @@ It holds the training and validation splits and nothing of the test split.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +20,13 @@ from benchmark.errors import DamagedFile
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.records.files import read_json, write_json
 from benchmark.records.schema import PoolUse
-from benchmark.tasks.card import GeneratorDefault, TrainingRecipe
+from benchmark.tasks.block import GeneratorDefault, TrainingRecipe
+from benchmark.tasks.lazy import Images, LazyImages, blocks, in_memory
 from benchmark.tasks.manifest import TRAIN, VALIDATION
 from benchmark.training.specs import backbone_spec
 
-_ARRAYS = ("images", "y", "a")
+_IN_MEMORY = 1 << 30
+"""Bytes of a split's images up to which they are held in memory."""
 
 
 class _Plain(BaseModel):
@@ -41,7 +44,7 @@ class GeneratorJob(_Plain):
 
 
 class FitJob(_Plain):
-    """What `fit` is called with."""
+    """What `fit` is called with; ``hidden`` are folders that hold the test split, kept from an isolated `fit`."""
 
     task: str
     method: str
@@ -64,6 +67,7 @@ class FitJob(_Plain):
     threads: int
     offline: bool
     remember: bool
+    hidden: tuple[Path, ...] = ()
 
     @property
     def names(self) -> GroupNames:
@@ -108,6 +112,7 @@ class FitReport(_Plain):
     peak_memory_bytes: int | None
     peak_device_memory_bytes: int | None
     network_blocked: bool = False
+    data_hidden: bool = False
 
 
 def group_key(y: int, a: int | None) -> str:
@@ -146,9 +151,10 @@ def make_job(
         labels=task.label.values,
         attributes=task.attribute.values,
         budget=cell.budget,
-        training=task.training,
-        spec=backbone_spec(task.training.backbone, cell.task.n_classes, task.training.backbone_weights),
-        image_size=task.pixels.size,
+        # A named recipe's own fields are for the cell's identity; training needs the common ones.
+        training=TrainingRecipe.model_validate(cell.recipe.model_dump(exclude={"image_size"})),
+        spec=backbone_spec(cell.recipe.backbone, cell.task.n_classes, cell.recipe.backbone_weights),
+        image_size=cell.image_size,
         mean=task.pixels.mean,
         std=task.pixels.std,
         generator=generator,
@@ -158,58 +164,82 @@ def make_job(
         threads=threads,
         offline=cell.request.offline,
         remember=remember,
+        hidden=tuple(folder for folder in cell.task.data_folders() if not store.resolve().is_relative_to(folder)),
     )
 
 
-Arrays = dict[str, NDArray[Any]]
+@dataclass(frozen=True)
+class Part:
+    """Images and labels of one split."""
+
+    images: Images
+    y: NDArray[np.int64]
+    a: NDArray[np.int64]
 
 
-def split_arrays(cell: ResolvedCell) -> dict[str, Arrays]:
-    """Return pixels and labels of the training and validation splits."""
-    result: dict[str, Arrays] = {}
+def split_parts(cell: ResolvedCell) -> dict[str, Part]:
+    """Return images and labels of the training and validation splits; small ones in memory, large ones on disk."""
+    result: dict[str, Part] = {}
     for name in (TRAIN, VALIDATION):
         rows = cell.manifest.splits[name]
-        result[name] = {"images": cell.task.render(rows), "y": rows.y, "a": rows.a}
+        result[name] = Part(in_memory(cell.task.images(rows, cell.image_size), _IN_MEMORY), rows.y, rows.a)
     return result
 
 
-def method_data(job: FitJob, arrays: dict[str, Arrays]) -> MethodData:
-    """Wrap the arrays with the guards of the job's track."""
+def method_data(job: FitJob, parts: dict[str, Part]) -> MethodData:
+    """Wrap the splits with the guards of the job's track."""
 
     def images(name: str, needs: Track) -> ImageSet:
-        part = arrays[name]
+        part = parts[name]
         return ImageSet(
-            images=part["images"],
-            y=part["y"].copy(),
-            synthetic=np.zeros(len(part["y"]), dtype=np.bool_),
+            images=part.images,
+            y=part.y.copy(),
+            synthetic=np.zeros(len(part.y), dtype=np.bool_),
             names=job.names,
             needs=needs,
             granted=job.track,
-            _attributes=part["a"].copy(),
+            _attributes=part.a.copy(),
         )
 
     return MethodData(images(TRAIN, Track.TRAIN), images(VALIDATION, Track.VALIDATION_TRAINS))
 
 
-def write_job(folder: Path, job: FitJob, arrays: dict[str, Arrays]) -> None:
+def write_job(folder: Path, job: FitJob, parts: dict[str, Part]) -> None:
     """Write a job and its two splits into a folder that an isolated process can be given."""
     write_json(folder / "job.json", job.model_dump(mode="json"))
-    for name, part in arrays.items():
-        np.savez(folder / f"{name}.npz", images=part["images"], y=part["y"], a=part["a"])
+    for name, part in parts.items():
+        write_images(folder / f"{name}-images.npy", part.images)
+        np.savez(folder / f"{name}.npz", y=part.y, a=part.a)
 
 
-def read_job(folder: Path) -> tuple[FitJob, dict[str, Arrays]]:
+def read_job(folder: Path) -> tuple[FitJob, dict[str, Part]]:
     """Read what :func:`write_job` wrote.
 
     Raises:
         DamagedFile: When a part is missing.
     """
     job = FitJob.model_validate(read_json(folder / "job.json"))
-    arrays: dict[str, Arrays] = {}
+    parts: dict[str, Part] = {}
     for name in (TRAIN, VALIDATION):
         try:
             with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-                arrays[name] = {key: file[key] for key in _ARRAYS}
+                parts[name] = Part(
+                    in_memory(read_images(folder / f"{name}-images.npy"), _IN_MEMORY), file["y"], file["a"]
+                )
         except (OSError, KeyError, ValueError) as error:
-            raise DamagedFile(f"{folder / name}.npz cannot be read: {error}") from error
-    return job, arrays
+            raise DamagedFile(f"{folder / name} cannot be read: {error}") from error
+    return job, parts
+
+
+def write_images(path: Path, images: Images) -> None:
+    """Write images as an array file, block by block."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=images.shape)
+    for start, block in blocks(images):
+        array[start : start + len(block)] = block
+    array.flush()
+
+
+def read_images(path: Path) -> LazyImages:
+    """Return the images of an array file, read when they are asked for."""
+    array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return LazyImages(len(array), array.shape[1], lambda index: array[index])

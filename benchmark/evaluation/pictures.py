@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from benchmark.evaluation.cell import ResolvedCell
-from benchmark.evaluation.job import Arrays, FitJob, FitReport
+from benchmark.evaluation.job import FitJob, FitReport, Part
 from benchmark.evaluation.tools import pool_recipe
 from benchmark.generators.pools import Pool
 from benchmark.records.schema import CheckpointResult, StageResult
 from benchmark.records.store import Store
+from benchmark.tasks.lazy import Images
 
 CONTACT_SHEET, GROUP_CHART = "contact_sheet.png", "groups.png"
 _MANY_GROUPS = 20
@@ -26,7 +27,7 @@ _METADATA = {"Software": None}
 
 
 def draw_pictures(
-    cell: ResolvedCell, job: FitJob, report: FitReport, stage: StageResult, train: Arrays, folder: Path
+    cell: ResolvedCell, job: FitJob, report: FitReport, stage: StageResult, train: Part, folder: Path
 ) -> dict[str, str]:
     """Draw what fits this run into ``folder`` and return the files by kind."""
     title = f"{cell.request.method} on {cell.card.id}, level {cell.manifest.level}, seed {cell.request.seed}"
@@ -42,14 +43,14 @@ def draw_pictures(
                 wanted[int(y), None if a == "any" else int(a)] = min(per_group, stop - start)
         images = Pool(Store(job.store), pool_recipe(job, job.generator)).read(wanted)
         fake = _by_group(images.images, images.y, images.a, per_group)
-        real = _by_group(train["images"], train["y"], train["a"], per_group)
+        real = _by_group(train.images, train.y, train.a, per_group)
         contact_sheet(cell, real, fake, per_group, title, folder / CONTACT_SHEET)
         artifacts["contact_sheet"] = CONTACT_SHEET
     return artifacts
 
 
 def _by_group(
-    images: NDArray[np.uint8], y: NDArray[np.int64], a: NDArray[np.int64], most: int
+    images: Images, y: NDArray[np.int64], a: NDArray[np.int64], most: int
 ) -> dict[tuple[int, int], NDArray[np.uint8]]:
     pairs = sorted(set(zip(y.tolist(), a.tolist(), strict=True)))
     return {(c, v): images[np.flatnonzero((y == c) & (a == v))[:most]] for c, v in pairs}

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
 from benchmark.errors import InvalidValue, NotApplicable, StoreError
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.draft import draft_record, run_prefix, utc_now
-from benchmark.evaluation.progress import Progress, Silent
+from benchmark.progress import Progress, Silent
 from benchmark.records.files import make_folder, temporary_folder, write_bytes
 from benchmark.records.provenance import failure_of
 from benchmark.records.results import find_success, publish_run, read_record, write_record
 from benchmark.records.schema import Record, Status
-from benchmark.records.store import Store
+from benchmark.records.store import Store, default_store
 
 if TYPE_CHECKING:
     from benchmark.evaluation.execution import Execution
@@ -44,11 +42,6 @@ class Evaluation:
     reused: bool
 
 
-def default_store() -> Path:
-    """Return ``GENBIAS_STORE``, or a folder in the user's cache."""
-    return Path(os.environ.get("GENBIAS_STORE") or platformdirs.user_cache_dir("genbias-bench"))
-
-
 def evaluate(
     method: str,
     *,
@@ -64,6 +57,8 @@ def evaluate(
     force: bool = False,
     isolated: bool = False,
     offline: bool = False,
+    recipe: str | None = None,
+    backbone_weights: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate one method on one task at one bias level with one seed.
@@ -82,6 +77,8 @@ def evaluate(
         force: Run again although the cell is finished; the earlier record stays.
         isolated: Fit in a process that has no test split and, where the system allows it, no network.
         offline: Never ask the Hub.
+        recipe: Name of one of the card's training recipes, such as ``small``; None takes the default.
+        backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
         progress: Where to show progress.
 
     Returns:
@@ -92,16 +89,19 @@ def evaluate(
     """
     if threads is not None and threads < 1:
         raise InvalidValue(f"{threads} threads make no sense; use 1 or more")
-    request = Request(method, task, level, seed, generator, overrides or {}, offline)
+    request = Request(
+        method, task, level, seed, generator, overrides or {}, offline, recipe=recipe, backbone_weights=backbone_weights
+    )
+    progress = progress or Silent()
     return evaluate_cell(
-        resolve_cell(request),
+        resolve_cell(request, progress),
         results=Path(results),
         store=Path(store) if store else default_store(),
         device=device,
         threads=threads,
         force=force,
         isolated=isolated,
-        progress=progress or Silent(),
+        progress=progress,
     )
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import DamagedFile, DataError
-from benchmark.evaluation.scoring import metrics_differ, score_predictions
+from benchmark.evaluation.scoring import metrics_differ, score_predictions, score_views
 from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.results import RECORD_FILE, read_record
-from benchmark.records.schema import MetricValue, Record
+from benchmark.records.schema import GroupTable, MetricValue, Record
 from benchmark.tasks.catalog import load_task
 from benchmark.tasks.manifest import TRAIN
 
@@ -60,7 +60,14 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
         )
     if manifest.counts(TRAIN).tolist() != record.task.train_counts:
         raise DamagedFile(f"{folder / RECORD_FILE}: its training counts are not those of its split")
-    cache: dict[str, tuple[dict[str, MetricValue], object]] = {}
+    if task.resampling_unit != record.task.resampling_unit:
+        raise DataError(
+            f"{folder / RECORD_FILE} was resampled by {record.task.resampling_unit}, the data here allow "
+            f"{task.resampling_unit} only: its intervals cannot be recomputed (see the layout in the task's card)"
+        )
+    further = any(checkpoint.views for stage in record.stages for checkpoint in stage.checkpoints)
+    views = task.views(record.task.image_size or task.card.task.pixels.size) if further else {}
+    cache: dict[str, tuple[dict[str, MetricValue], GroupTable]] = {}
     results = []
     for stage in record.stages:
         for checkpoint in stage.checkpoints:
@@ -69,7 +76,8 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
             if not file.is_file() or sha256_file(file) != checkpoint.predictions.sha256:
                 raise DamagedFile(f"{file} is missing or not the file that the record names")
             if name not in cache:
-                cache[name] = score_predictions(task, manifest, file)
+                metrics, groups = score_predictions(task, manifest, file)
+                cache[name] = metrics | score_views(folder, checkpoint.views, views), groups
             metrics, groups = cache[name]
             differing = metrics_differ(checkpoint.metrics, metrics)
             results.append(

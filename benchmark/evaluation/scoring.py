@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.metrics.ablations import ablation_metrics
 from benchmark.metrics.data import GroupResult, Metric, Predictions, TestLabels
 from benchmark.metrics.information import information_y_a, information_y_ag
 from benchmark.metrics.table import compute_metrics, group_table
 from benchmark.records.canonical import derive_seed
 from benchmark.records.predictions import read_predictions
-from benchmark.records.schema import GroupTable, MetricValue, Mixture
+from benchmark.records.schema import GroupTable, MetricValue, Mixture, PredictionsFile
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
-from benchmark.tasks.task import Task
+from benchmark.tasks.task import Task, View
 
 
 def labels_of(task: Task, manifest: Manifest) -> TestLabels:
@@ -25,11 +27,12 @@ def labels_of(task: Task, manifest: Manifest) -> TestLabels:
     aligned = np.zeros((task.n_classes, task.n_attributes), dtype=np.bool_)
     aligned[np.arange(task.n_classes), list(task.card.law.aligned)] = True
     index = {value: k for k, value in enumerate(block.attribute.values)}
-    units = {source: k for k, source in enumerate(dict.fromkeys(rows.sources))}
+    names = task.units(rows)
+    units = {name: k for k, name in enumerate(dict.fromkeys(names))}
     return TestLabels(
         y=rows.y,
         a=rows.a,
-        unit=np.array([units[source] for source in rows.sources], dtype=np.int64),
+        unit=np.array([units[name] for name in names], dtype=np.int64),
         n_classes=task.n_classes,
         n_attributes=task.n_attributes,
         aligned=aligned,
@@ -64,6 +67,24 @@ def score_answers(
     return {name: metric_value(metric) for name, metric in metrics.items()}, _table(
         task, group_table(test, predictions)
     )
+
+
+def score_views(
+    folder: Path, files: Mapping[str, PredictionsFile], views: Mapping[str, View]
+) -> dict[str, MetricValue]:
+    """Compute the metrics of a task's further views from the answers in a run's folder; none where there are none.
+
+    Raises:
+        DamagedFile: When a file does not answer its view's rows.
+    """
+    if not files:
+        return {}
+    answers, rows = {}, next(iter(views[name].rows for name in files))
+    for name, file in files.items():
+        rows = views[name].rows
+        answers[name] = read_predictions(folder / file.file, rows=len(rows), rows_digest=rows.digest).label
+    seed = derive_seed(test=rows.digest, purpose="bootstrap of views")
+    return {name: metric_value(metric) for name, metric in ablation_metrics(rows.y, answers, seed=seed).items()}
 
 
 def metric_value(metric: Metric) -> MetricValue:

@@ -14,10 +14,10 @@ from benchmark.contract.method import GroupsOf, Loss, Trained
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import BudgetExceeded, InvalidValue
 from benchmark.evaluation.job import FitJob, GeneratorJob, group_key
-from benchmark.evaluation.progress import Progress
 from benchmark.generators.identity import GeneratorIdentity
 from benchmark.generators.pools import Pool, PoolImages, Sampler
 from benchmark.generators.recipe import PoolRecipe
+from benchmark.progress import Progress
 from benchmark.records.canonical import derive_seed, sha256_of
 from benchmark.records.schema import MetricValue, PoolUse
 from benchmark.records.store import Store

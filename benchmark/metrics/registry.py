@@ -9,7 +9,7 @@ METRICS_VERSION = 1
 """Moves with any change of a definition or of an interval's method."""
 
 Direction = Literal["higher", "lower", "none"]
-Scope = Literal["predictions", "training", "seeds", "reference"]
+Scope = Literal["predictions", "views", "training", "seeds", "reference"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class MetricDefinition:
         unit: ``share``, ``difference of shares``, ``ratio``, ``bits`` or ``index``.
         direction: Whether higher or lower is better; ``none`` where neither end is good or the number only describes.
         interval: Name of the interval's method.
-        scope: What it needs: ``predictions`` of one checkpoint (these are what ``compute_metrics`` returns), the
-            ``training`` mixture's counts, several ``seeds``, or ``reference`` runs beside its own.
+        scope: What it needs: ``predictions`` of one checkpoint (these are what ``compute_metrics`` returns), further
+            ``views`` of test images (only tasks that have them), the ``training`` mixture's counts, several
+            ``seeds``, or ``reference`` runs beside its own.
     """
 
     name: str
@@ -35,7 +36,7 @@ class MetricDefinition:
 
 
 _SHARE, _DIFFERENCE, _RATIO, _BITS, _INDEX = "share", "difference of shares", "ratio", "bits", "index"
-_BOOTSTRAP, _SIDAK, _BAND, _NONE = "cluster-bootstrap", "sidak-propagated", "bootstrap-band", "none"
+_BOOTSTRAP, _SIDAK, _BAND, _EXACT, _NONE = "cluster-bootstrap", "sidak-propagated", "bootstrap-band", "exact", "none"
 
 _DEFINITIONS = (
     MetricDefinition("acc_mean", "Share of right answers over all test images.", _SHARE, "higher", _BOOTSTRAP),
@@ -198,13 +199,28 @@ _DEFINITIONS = (
         "reference",
     ),
     MetricDefinition(
+        "acc_clean", "Accuracy on the images whose ablated views follow.", _SHARE, "higher", _EXACT, "views"
+    ),
+    MetricDefinition(
+        "acc_object_grey",
+        "Accuracy with the object grey: high means reliance on the background.",
+        _SHARE,
+        "lower",
+        _EXACT,
+        "views",
+    ),
+    MetricDefinition("acc_box_grey", "Accuracy with the object's bounding box grey.", _SHARE, "lower", _EXACT, "views"),
+    MetricDefinition(
+        "acc_tiled", "Accuracy with the object's box tiled by its neighbourhood.", _SHARE, "lower", _EXACT, "views"
+    ),
+    MetricDefinition(
         "rfs",
         "Relative foreground sensitivity: (accuracy with noise on the background - on the foreground) / "
-        "(2 min(mean, 1 - mean)), class mean.",
+        "(2 min(mean, 1 - mean)), of accuracies averaged over classes.",
         _INDEX,
         "higher",
-        _NONE,
-        "reference",
+        _BOOTSTRAP,
+        "views",
     ),
 )
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 0
+SCHEMA_MINOR = 1
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
@@ -80,6 +80,9 @@ class CheckpointResult(_Part):
     predictions: PredictionsFile
     metrics: dict[str, MetricValue]
     groups: GroupTable
+    views: dict[str, PredictionsFile] = Field(
+        default={}, description="answers to the task's further views of test images; since 1.1"
+    )
 
 
 class Mixture(_Part):
@@ -141,6 +144,14 @@ class TaskInfo(_Part):
     populated_groups: int
     realised_rho: list[Number | None] = Field(description="share of aligned training images per class")
     prepared_sha256: dict[str, Sha256] = Field(description="pixels of the train, validation and test splits")
+    recipe: str = Field(default="default", description="which of the card's training recipes was asked for; since 1.1")
+    image_size: int | None = Field(default=None, description="height and width in pixels; null before 1.1")
+    resampling_unit: str = Field(
+        default="sample", description="independent unit of the test: sample or identity; since 1.1"
+    )
+    missing_samples: list[str] | None = Field(
+        default=[], description="samples of the data set that were not at hand; null where too many to list; since 1.1"
+    )
 
 
 class ExternalData(_Part):

@@ -33,7 +33,7 @@ from benchmark.errors import (
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.fit import fit_stages
 from benchmark.evaluation.job import SavedStage, make_job, method_data, split_arrays
-from benchmark.evaluation.progress import Silent
+from benchmark.progress import Silent
 from benchmark.evaluation.run import Evaluation
 from benchmark.evaluation.score import score
 from benchmark.records.results import RECORD_FILE, read_record

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmark.evaluation.cell import ResolvedCell
-from benchmark.evaluation.progress import Silent
+from benchmark.progress import Silent
 from benchmark.evaluation.run import Evaluation, evaluate_cell
 from benchmark.evaluation.score import score
 from benchmark.records.schema import Record
