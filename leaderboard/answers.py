@@ -7,13 +7,12 @@ only compared with it. Intervals from test sampling are the records', and `genbi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from benchmark.contract.budget import Budget
-from benchmark.errors import DamagedFile, InvalidValue, UsageError
-from benchmark.evaluation.scoring import labels_of
+from benchmark.errors import DamagedFile, InvalidValue, NotAvailable, UsageError
+from benchmark.evaluation.scoring import labels_of, recorded_manifest
 from benchmark.metrics import amplification, crossed
 from benchmark.metrics.data import BoolArray, IntArray, TestLabels
 from benchmark.metrics.groups import GroupCounts, accuracies, average_weights, averages, count_groups
@@ -22,6 +21,7 @@ from benchmark.records.canonical import sha256_file
 from benchmark.records.predictions import StoredPredictions, read_predictions
 from benchmark.records.schema import CheckpointResult, Record
 from benchmark.tasks.catalog import find_card, load_task
+from benchmark.tasks.locks import Pinned, load_lock
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task
 from leaderboard.load import Run, check_plain
@@ -51,7 +51,7 @@ class Split:
     digest: str
     train_counts: IntArray
     budget: Budget
-    pinned: Literal["pinned", "unpinned", "partial"]
+    pinned: Pinned
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Answers:
 class Splits:
     """The splits that the records need, each computed once."""
 
-    _known: dict[tuple[str, str, int], Split] = field(default_factory=dict)
+    _known: dict[tuple[str, str, int, tuple[str, ...] | None], Split] = field(default_factory=dict)
 
     def of(self, run: Run) -> Split | str:
         """Return the split of a run; or why a sound record cannot be shown.
@@ -94,15 +94,19 @@ class Splits:
             return str(error)
         if level != cell.level:
             raise DamagedFile(f"{run.file}: level {cell.level!r} is spelt {level!r}")
-        key = (cell.task, cell.level, cell.draw)
+        missing = record.task.missing_samples
+        key = (cell.task, cell.level, cell.draw, None if missing is None else tuple(missing))
         if key not in self._known:
             task = load_task(cell.task)
-            self._known[key] = _split(task, task.manifest(cell.level, cell.draw))
+            try:
+                self._known[key] = _split(task, recorded_manifest(task, record), missing)
+            except NotAvailable as error:
+                return f"its answers cannot be checked: {error}"
         split = self._known[key]
         return _check_split(split, record, run) or split
 
 
-def _split(task: Task, manifest: Manifest) -> Split:
+def _split(task: Task, manifest: Manifest, missing: list[str] | None) -> Split:
     recipe, counts = task.card.task, manifest.counts(TRAIN)
     budget = Budget.of(
         counts, per_real=recipe.synthetic.per_real, steps=recipe.training.steps, allowed=task.card.allowed_groups()
@@ -114,8 +118,15 @@ def _split(task: Task, manifest: Manifest) -> Split:
         digest=manifest.digest,
         train_counts=counts,
         budget=budget,
-        pinned=task.pin_state(manifest),
+        pinned=_pin_state(task, manifest, missing),
     )
+
+
+def _pin_state(task: Task, manifest: Manifest, missing: list[str] | None) -> Pinned:
+    if missing:
+        return "partial"
+    complete = task.listing.whole if missing is None else task.known_listing().complete
+    return load_lock("splits").state(task.card, manifest, complete=complete)
 
 
 def _check_split(split: Split, record: Record, run: Run) -> str | None:

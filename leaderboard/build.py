@@ -11,10 +11,10 @@ from benchmark.errors import UsageError
 from benchmark.metrics.registry import METRICS_VERSION
 from benchmark.records.files import make_folder, write_text
 from benchmark.records.schema import SCHEMA_VERSION
-from benchmark.tasks.card import DataCard
+from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
 from benchmark.tasks.catalog import find_card
 from leaderboard.answers import Split, Splits, read_answers
-from leaderboard.claims import check_claims
+from leaderboard.claims import check_claims, recipe_of
 from leaderboard.groups import Scored, group_runs
 from leaderboard.load import Problems, Run, find_records, load_runs
 from leaderboard.markdown import render_markdown
@@ -145,18 +145,21 @@ def _by_task(scored: Sequence[Scored]) -> list[tuple[DataCard, list[Scored]]]:
 
 def _task_section(card: DataCard, scored: Sequence[Scored]) -> TaskSection:
     task = card.task
-    by_level: dict[str, list[Scored]] = defaultdict(list)
+    cells: dict[tuple[str, str], list[Scored]] = defaultdict(list)
     for each in scored:
-        by_level[each.run.record.cell.level].append(each)
-    levels = [level for level in task.levels if level in by_level]
+        cells[each.run.record.cell.level, recipe_of(each.run.record, card)].append(each)
+    recipes = (DEFAULT_RECIPE, *task.recipes)
+    order = [(level, recipe) for recipe in recipes for level in task.levels if (level, recipe) in cells]
     rules = []
     for rule in SelectionRule:
-        tables: list[Table] = [build_table(level, group_runs(by_level[level], rule.value)) for level in levels]
+        tables: list[Table] = [
+            build_table(level, recipe, card, group_runs(cells[level, recipe], rule.value)) for level, recipe in order
+        ]
         tables = [table for table in tables if table.rows]
         if tables:
             rules.append(RuleSection(rule=rule.value, tables=tables))
-    shown = next((table.rows for table in rules[0].tables if table.level == task.default_level), []) if rules else []
-    default = group_runs(by_level.get(task.default_level, []), SelectionRule.LAST.value)
+    shown = next((table for table in rules[0].tables if table.level == task.default_level), None) if rules else None
+    default = [] if shown is None else group_runs(cells[shown.level, shown.recipe], SelectionRule.LAST.value)
     return TaskSection(
         task=card.id,
         title=str(card.hub.get("pretty_name", task.name)),
@@ -165,7 +168,7 @@ def _task_section(card: DataCard, scored: Sequence[Scored]) -> TaskSection:
         default_level=task.default_level,
         test_rows=len(scored[0].split.labels),
         rules=rules,
-        stages=stage_rows(default, [row.id for row in shown]),
+        stages=stage_rows(default, [] if shown is None else [row.id for row in shown.rows]),
     )
 
 

@@ -10,7 +10,7 @@ from benchmark.contract.method import Hparams, MethodCard
 from benchmark.contract.registry import listed_methods, load_method, source_digest
 from benchmark.errors import DamagedFile
 from benchmark.records.schema import Record
-from benchmark.tasks.card import DataCard
+from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
 from leaderboard.load import Run
 
 _GENERATOR_SAMPLING = ("scheduler", "steps", "guidance")
@@ -91,9 +91,14 @@ def changed_settings(record: Record, card: DataCard) -> dict[str, Any]:
     return changed | recipe_changes(record, card) | _sampling_changes(record, card)
 
 
+def recipe_of(record: Record, card: DataCard) -> str:
+    """Return which of the card's recipes a run is compared under: the one it names, if the card has it."""
+    return record.task.recipe if record.task.recipe in card.task.recipes else DEFAULT_RECIPE
+
+
 def recipe_changes(record: Record, card: DataCard) -> dict[str, Any]:
     """Return what of the training recipe is not the card's: such a run is another row, and not ranked."""
-    recipe, used = card.task.training.model_dump(mode="json"), record.cell.training
+    recipe, used = card.recipe(recipe_of(record, card)).model_dump(mode="json"), record.cell.training
     return {f"training.{k}": used.get(k) for k in sorted(recipe | used) if used.get(k) != recipe.get(k)}
 
 

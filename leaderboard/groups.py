@@ -10,7 +10,7 @@ from benchmark.contract.tracks import Track
 from benchmark.records.canonical import sha256_of
 from benchmark.records.schema import CheckpointResult
 from leaderboard.answers import Answers, Split
-from leaderboard.claims import recipe_changes
+from leaderboard.claims import recipe_changes, recipe_of
 from leaderboard.load import Run
 
 
@@ -109,9 +109,9 @@ def standard_recipe(scored: Scored) -> bool:
 
 
 def _standard_budget(scored: Scored) -> bool:
-    budget = scored.split.budget
-    return scored.run.record.cell.budget == {
+    budget, record, card = scored.split.budget, scored.run.record, scored.split.task.card
+    return record.cell.budget == {
         "synthetic": budget.synthetic,
         "sampled": budget.sampled,
-        "steps": budget.steps,
+        "steps": card.recipe(recipe_of(record, card)).steps,
     }

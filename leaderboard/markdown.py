@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from benchmark.metrics.registry import METRICS
+from benchmark.tasks.card import DEFAULT_RECIPE
 from leaderboard.models import LEAST_DATA_SETS, Absent, Board, Estimate, Row, Span, StageRow, Table, TaskSection
 from leaderboard.ranks import significant
 from leaderboard.text import safe
@@ -83,7 +84,9 @@ def _task(task: TaskSection) -> list[str]:
 
 
 def _table(table: Table, ranking_metric: str) -> list[str]:
-    title = f"**Bias level {'ρ = ' if table.level[:1].isdigit() else ''}{table.level}.** {_caption(table)}"
+    level = f"{'ρ = ' if table.level[:1].isdigit() else ''}{table.level}"
+    recipe = "" if table.recipe == DEFAULT_RECIPE else f", recipe {safe(table.recipe)}"
+    title = f"**Bias level {level}{recipe}.** {safe(table.recipe_summary)}. {_caption(table)}"
     columns = list(dict.fromkeys((ranking_metric, *_SHOWN)))
     shown = [name for name in columns if name == ranking_metric or any(_defined(row, name) for row in table.rows)]
     apart = _data_differs(table)

@@ -110,9 +110,11 @@ class Row(_Part):
 
 
 class Table(_Part):
-    """Rows of one task, bias level and selection rule: what is compared with each other."""
+    """Rows of one task, bias level, training recipe and selection rule: what is compared with each other."""
 
     level: str
+    recipe: str = Field(description="one of the card's training recipes")
+    recipe_summary: str = Field(description="the recipe's backbone, weights and image size in words")
     rows: list[Row]
     repeated: int = Field(description="further runs of a seed that a row already has, left out")
 

@@ -11,6 +11,7 @@ from benchmark.metrics.across_seeds import mean_over_seeds, worst_group_of_mean
 from benchmark.metrics.data import Metric
 from benchmark.metrics.recovery import recovered_gap_across_seeds
 from benchmark.records.schema import ExternalData
+from benchmark.tasks.card import DataCard
 from leaderboard.answers import populated_accuracies
 from leaderboard.claims import changed_settings, stale_reasons
 from leaderboard.groups import Group, Scored, standard_recipe
@@ -21,16 +22,25 @@ BASELINE, CEILING = "erm", "real-oracle"
 _REFERENCE = "the method is one of the two that the gap lies between"
 
 
-def build_table(level: str, groups: Sequence[Group]) -> Table:
-    """Build the table of one task, level and rule."""
+def build_table(level: str, recipe: str, card: DataCard, groups: Sequence[Group]) -> Table:
+    """Build the table of one task, level, training recipe and rule."""
+    summary = recipe_summary(card, recipe)
     if not groups:
-        return Table(level=level, rows=[], repeated=0)
+        return Table(level=level, recipe=recipe, recipe_summary=summary, rows=[], repeated=0)
     metric = groups[0].first.split.labels.ranking_metric
     ranks, reasons = rank_groups(groups, metric)
     gaps = _recovered_gaps(groups, metric)
     rows = [_row(group, ranks.get(group.id), reasons[group.id], gaps[group.id]) for group in groups]
     rows.sort(key=lambda row: _position(row, metric))
-    return Table(level=level, rows=rows, repeated=sum(group.repeated for group in groups))
+    repeated = sum(group.repeated for group in groups)
+    return Table(level=level, recipe=recipe, recipe_summary=summary, rows=rows, repeated=repeated)
+
+
+def recipe_summary(card: DataCard, name: str) -> str:
+    """Return a recipe in words."""
+    recipe = card.recipe(name)
+    weights = f"pre-trained ({recipe.backbone_weights})" if recipe.backbone_weights else "from scratch"
+    return f"{recipe.backbone} {weights} at {card.image_size(recipe)} px"
 
 
 def _position(row: Row, metric: str) -> tuple[bool, bool, float, str, str]:

@@ -11,8 +11,9 @@ HOW_TO_READ = f"""\
 - **Row.** One configuration of one method (its version after the @) with one generator, over its seeds. Seed
   *i* uses draw *i* mod {len(DRAWS)} of the minority samples. A bare name is the default configuration;
   otherwise what differs is listed.
-- **Tables.** Rows of one table are compared: same task, bias level and selection rule. ρ is the share of
-  bias-aligned images in each class of the training split; `balanced` is the control.
+- **Tables.** Rows of one table are compared: same task, bias level, training recipe (backbone, weights, image
+  size, steps) and selection rule. ρ is the share of bias-aligned images in each class of the training split;
+  `balanced` is the control.
 - **Track** is the most that a row used of the group labels: `none`, `val-select` (on validation, to select or
   tune), `val-train` (validation images enter training), `train`. A row is compared with rows of its own or a
   lower track only.

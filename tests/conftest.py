@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
-from benchmark.progress import Silent
 from benchmark.evaluation.run import Evaluation, evaluate_cell
+from benchmark.progress import Silent
 from benchmark.tasks.catalog import load_task
 from benchmark.tasks.task import Task
 
@@ -42,7 +42,8 @@ def short_cell() -> Callable[..., ResolvedCell]:
         budget = dataclasses.replace(cell.budget, steps=steps)
         if synthetic is not None:
             budget = dataclasses.replace(budget, synthetic=synthetic)
-        return dataclasses.replace(cell, task=_short_task(steps), budget=budget)
+        task = _short_task(steps)
+        return dataclasses.replace(cell, task=task, recipe=task.card.task.training, budget=budget)
 
     return build
 

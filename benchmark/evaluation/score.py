@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import DamagedFile, DataError
-from benchmark.evaluation.scoring import metrics_differ, score_predictions, score_views
+from benchmark.evaluation.scoring import metrics_differ, recorded_manifest, score_predictions, score_views
 from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.results import RECORD_FILE, read_record
 from benchmark.records.schema import GroupTable, MetricValue, Record
@@ -52,7 +52,7 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
     if sha256_of(record.cell.model_dump(mode="json")) != record.cell_id:
         raise DamagedFile(f"{folder / RECORD_FILE}: cell_id is not the SHA-256 of its cell")
     task = load_task(f"{record.task.name}@{record.task.version}")
-    manifest = task.manifest(record.task.level, record.task.draw)
+    manifest = recorded_manifest(task, record)
     if manifest.digest != record.task.split_digest:
         raise DataError(
             f"{folder / RECORD_FILE} was made on another split ({record.task.split_digest[:12]}…, here "

@@ -16,9 +16,19 @@ from benchmark.metrics.information import information_y_a, information_y_ag
 from benchmark.metrics.table import compute_metrics, group_table
 from benchmark.records.canonical import derive_seed
 from benchmark.records.predictions import read_predictions
-from benchmark.records.schema import GroupTable, MetricValue, Mixture, PredictionsFile
+from benchmark.records.schema import GroupTable, MetricValue, Mixture, PredictionsFile, Record
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task, View
+
+
+def recorded_manifest(task: Task, record: Record) -> Manifest:
+    """Return the split that a record was made on: without the samples that it names as missing.
+
+    Where it lacked too many to name, the split of what is at hand here.
+    """
+    if record.task.missing_samples is None:
+        return task.manifest(record.task.level, record.task.draw)
+    return task.manifest_without(record.task.level, record.task.draw, frozenset(record.task.missing_samples))
 
 
 def labels_of(task: Task, manifest: Manifest) -> TestLabels:

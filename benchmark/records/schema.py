@@ -10,9 +10,17 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)  # fmt: skip
 
 SCHEMA_MAJOR = 1
 SCHEMA_MINOR = 1
@@ -34,6 +42,18 @@ Number = Annotated[float, AfterValidator(_finite)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class _Grown(_Part):
+    """A part that gained fields in a later minor version: read from an older record, it is written as it was."""
+
+    _added: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        absent = self._added - self.model_fields_set
+        return {name: value for name, value in content.items() if name not in absent}
 
 
 class MetricValue(_Part):
@@ -70,8 +90,10 @@ class PredictionsFile(_Part):
     rows_digest: Sha256 = Field(description="digest of the test rows in their order")
 
 
-class CheckpointResult(_Part):
+class CheckpointResult(_Grown):
     """One stage under one selection rule."""
+
+    _added = frozenset({"views"})
 
     rule: Literal["last", "val-average", "val-worst-group"]
     track: Literal["none", "val-select", "val-train", "train"]
@@ -120,8 +142,10 @@ class PoolUse(_Part):
     label_fidelity: dict[str, MetricValue] = Field(description="auditors' view of y and a; null with a reason before")
 
 
-class TaskInfo(_Part):
+class TaskInfo(_Grown):
     """The task, its frozen split, and how much data the level leaves."""
+
+    _added = frozenset({"recipe", "image_size", "resampling_unit", "missing_samples"})
 
     name: str
     version: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,22 @@ class Task(abc.ABC):
             raise InvalidValue(f"draw {draw} does not exist; there are {', '.join(map(str, DRAWS))}")
         return _manifest(self, self.card.check_level(level), draw, whole=whole and bool(self.listing.missing))
 
+    def known_listing(self) -> Listing:
+        """Return the list of the whole data set as far as it is known; some tasks know it without having the images."""
+        return replace(self.listing, missing=frozenset())
+
+    def manifest_without(self, level: str, draw: int, missing: frozenset[str]) -> Manifest:
+        """Return the split of a data set that lacks some samples, whichever images are at hand.
+
+        So a record that names what it lacked can be checked anywhere.
+
+        Raises:
+            DataError: When a missing sample is not in the data set's list.
+        """
+        if draw not in DRAWS:
+            raise InvalidValue(f"draw {draw} does not exist; there are {', '.join(map(str, DRAWS))}")
+        return _known_splitter(self, missing).split(self.card.check_level(level), draw)
+
     def pin_state(self, manifest: Manifest) -> Pinned:
         """Say whether a manifest is the one that ``splits.lock`` pins; only pinned splits are ranked.
 
@@ -140,6 +156,11 @@ class Task(abc.ABC):
     @functools.cached_property
     def _splitter(self) -> Splitter:
         return Splitter(self.listing, self.card.law)
+
+
+@functools.lru_cache(maxsize=8)
+def _known_splitter(task: Task, missing: frozenset[str]) -> Splitter:
+    return Splitter(replace(task.known_listing(), missing=missing), task.card.law)
 
 
 @functools.lru_cache(maxsize=64)

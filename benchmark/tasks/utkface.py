@@ -6,6 +6,7 @@ import functools
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -55,14 +56,16 @@ class UTKFace(FileTask):
 
     def list_samples(self) -> Listing:
         """List the images of the whole data set; those that are not at hand are ``missing``."""
-        ids = self.whole
-        pairs = [label_of(name) or (-1, -1) for name in ids]
-        at_hand = self.ids_at_hand()
+        whole = self.known_listing()
+        return replace(whole, missing=frozenset(whole.ids) - self.ids_at_hand())
+
+    def known_listing(self) -> Listing:
+        """List the images of the whole data set from the shipped names alone."""
+        pairs = [label_of(name) or (-1, -1) for name in self.whole]
         return Listing(
-            ids,
+            self.whole,
             np.array([y for y, _ in pairs], dtype=np.int64),
             np.array([a for _, a in pairs], dtype=np.int64),
-            missing=frozenset(ids) - at_hand,
         )
 
     def files(self, folder: Path) -> Files:

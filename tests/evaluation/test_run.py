@@ -32,10 +32,10 @@ from benchmark.errors import (
 )  # fmt: skip
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.fit import fit_stages
-from benchmark.evaluation.job import SavedStage, make_job, method_data, split_arrays
-from benchmark.progress import Silent
+from benchmark.evaluation.job import SavedStage, make_job, method_data, split_parts
 from benchmark.evaluation.run import Evaluation
 from benchmark.evaluation.score import score
+from benchmark.progress import Silent
 from benchmark.records.results import RECORD_FILE, read_record
 
 Run = Callable[..., Evaluation]
@@ -188,7 +188,7 @@ def fit_adapter(method: type[Method], cell: ResolvedCell, tmp_path: Path) -> lis
     job = make_job(own, store=tmp_path / "store", device="cpu", precision="float32", threads=1, remember=False)
     stages: list[SavedStage] = []
     (tmp_path / "weights").mkdir()
-    data = method_data(job, split_arrays(own))
+    data = method_data(job, split_parts(own))
     fit_stages(own.method, Hparams(), job, data, tmp_path / "weights", Silent(), stages.append)
     return stages
 
@@ -391,9 +391,8 @@ def test_an_error_is_kept_as_a_record_and_not_taken_for_a_result(
     run_short: Run, short_cell: Callable[..., ResolvedCell], tmp_path: Path
 ) -> None:
     cell = short_cell("erm")
-    training = cell.card.task.training.model_copy(update={"learning_rate": 1e30, "optimiser": "sgd"})
-    block = cell.card.task.model_copy(update={"training": training})
-    broken = dataclasses.replace(cell, task=type(cell.task)(cell.card.model_copy(update={"task": block})))
+    recipe = cell.recipe.model_copy(update={"learning_rate": 1e30, "optimiser": "sgd"})
+    broken = dataclasses.replace(cell, recipe=recipe)
     with pytest.raises(TrainingDiverged, match="learning rate"):
         run_short(broken)
     (path,) = (tmp_path / "results").rglob(RECORD_FILE)

@@ -33,7 +33,7 @@ def cells(grid, row):
 
 def test_an_empty_board_says_how_to_fill_it(maker):
     text = render_markdown(maker.board())
-    assert "**Board release 1** · 0 runs of 0 methods · record schema 1.0 · metrics version 1" in text
+    assert "**Board release 1** · 0 runs of 0 methods · record schema 1.1 · metrics version 1" in text
     assert "No overall score is shown until 4 data sets outside the demo tier" in text
     assert "(0 so far)" in text
     assert "Make one with `genbias-bench evaluate --method erm`." in text
@@ -62,7 +62,7 @@ def test_a_board_of_one_run(maker):
     steps = find_card("colorized-digits").task.training.steps
     assert "- a: not ranked: self-reported\n- b: not ranked: fewer than 5 seeds\n" in text
     assert (
-        "**Bias level ρ = 0.95.** N = 990 training images, smallest populated group 1, 60 populated groups, in each "
+        "**Bias level ρ = 0.95.** small-cnn from scratch at 32 px. N = 990 training images, smallest populated group 1, 60 populated groups, in each "
         f"draw. Budget: B = 1,980 kept synthetic images, {steps:,} optimiser steps. Ran on: cpu = a processor." in text
     )
 
@@ -151,7 +151,7 @@ def test_rows_say_their_own_size_where_draws_differ(maker):
     task = board.tasks[0].model_copy(update={"rules": [rule]})
     text = render_markdown(board.model_copy(update={"tasks": [task]}))
     assert cells(grids(text)[0], 1)["N / smallest / groups"] == "990–1,002 / 1 / 60"
-    assert "**Bias level ρ = 0.95.** Budget:" in text
+    assert "**Bias level ρ = 0.95.** small-cnn from scratch at 32 px. Budget:" in text
 
 
 def test_the_bytes_do_not_depend_on_where_records_lie_or_in_which_order_they_are_given(maker, tmp_path):
