@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from benchmark.records.canonical import sha256_of
 from benchmark.records.files import make_folder, read_json, write_json
 from benchmark.records.store import default_store
 from benchmark.tasks.card import DataCard
+
+logger = logging.getLogger(__name__)
 
 LOCATION, ACCEPTED = "location.json", "accepted.json"
 _FORMAT = 1
@@ -52,12 +55,11 @@ def places(card: DataCard) -> Iterator[Place]:
     location = fetched_folder(card) / LOCATION
     if location.is_file():
         named = Path(str(read_json(location)["folder"]))
-        if not named.is_dir():
-            raise NotAvailable(
-                f"the folder that was named for {_data_set(card)} is gone; name it again with "
-                f"`genbias-bench data fetch {card.task.name} --from FOLDER`"
-            )
-        yield Place(named, "named by --from")
+        if named.is_dir():
+            yield Place(named, "named by --from")
+        else:
+            # Not an error: what was fetched or prepared may do, and another folder can be named.
+            logger.warning("the folder that was named for %s is gone: %s", _data_set(card), named)
     yield Place(fetched_folder(card), "fetched")
     root = os.environ.get("GENBIAS_DATA")
     if root and Path(root).is_dir():
