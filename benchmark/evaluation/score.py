@@ -73,8 +73,8 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
         for checkpoint in stage.checkpoints:
             name = checkpoint.predictions.file
             file = folder / name
-            if not file.is_file() or sha256_file(file) != checkpoint.predictions.sha256:
-                raise DamagedFile(f"{file} is missing or not the file that the record names")
+            for named in (checkpoint.predictions, *checkpoint.views.values()):
+                _check_file(folder / named.file, named.sha256)
             if name not in cache:
                 metrics, groups = score_predictions(task, manifest, file)
                 cache[name] = metrics | score_views(folder, checkpoint.views, views), groups
@@ -89,3 +89,8 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
                 )
             )
     return record, results
+
+
+def _check_file(file: Path, sha256: str) -> None:
+    if not file.is_file() or sha256_file(file) != sha256:
+        raise DamagedFile(f"{file} is missing or not the file that the record names")

@@ -73,7 +73,7 @@ class LazyImages:
 
     def take(self, index: NDArray[np.integer[Any]] | Sequence[int]) -> LazyImages:
         """Return a view of some images, in the order given; nothing is read."""
-        chosen = self._positions(np.asarray(index, dtype=np.int64))
+        chosen = self._positions(np.asarray(index))
         return LazyImages(len(chosen), self._size, lambda positions: self._read(chosen[positions]))
 
 

@@ -23,7 +23,7 @@ from benchmark.tasks.prepare import Content, Files
 
 LISTING = "colorized-mnist"
 _SIDE = 28
-_PARTS = {TRAIN: ("train", 60_000), TEST: ("t10k", 10_000)}
+PARTS = {TRAIN: ("train", 60_000), TEST: ("t10k", 10_000)}
 _HUB = {TRAIN: "mnist/train-00000-of-00001.parquet", TEST: "mnist/test-00000-of-00001.parquet"}
 _MAGIC = {"images": 0x803, "labels": 0x801}
 _LARGEST = 2**26
@@ -58,7 +58,7 @@ class ColorizedMnist(FileTask):
     def files(self, folder: Path) -> Files:
         """Read the scans and compare their labels with the shipped listing."""
         idx = _idx_folder(folder)
-        parts = {name: _read_idx_part(idx, name) if idx else _read_hub_part(folder, name) for name in _PARTS}
+        parts = {name: read_part(idx, name) if idx else _read_hub_part(folder, name) for name in PARTS}
         found: dict[str, object] = {}
         for name, (_, labels) in parts.items():
             found |= {f"{name}-{k:05d}": y for k, y in enumerate(labels.tolist())}
@@ -95,7 +95,7 @@ class ColorizedMnist(FileTask):
 def _idx_files(folder: Path) -> dict[tuple[str, str], Path]:
     """Return the idx files of a folder by (part, kind); gzipped or not."""
     found: dict[tuple[str, str], Path] = {}
-    for name, (prefix, _) in _PARTS.items():
+    for name, (prefix, _) in PARTS.items():
         for kind, dimension in (("images", 3), ("labels", 1)):
             for stem in (f"{prefix}-{kind}-idx{dimension}-ubyte", f"{prefix}-{kind}.idx{dimension}-ubyte"):
                 for path in (folder / f"{stem}.gz", folder / stem):
@@ -106,13 +106,14 @@ def _idx_files(folder: Path) -> dict[tuple[str, str], Path]:
 
 def _idx_folder(folder: Path) -> Path | None:
     for candidate in (folder, folder / "MNIST" / "raw", folder / "raw"):
-        if len(_idx_files(candidate)) == 2 * len(_PARTS):
+        if len(_idx_files(candidate)) == 2 * len(PARTS):
             return candidate
     return None
 
 
-def _read_idx_part(folder: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    files, (_, count) = _idx_files(folder), _PARTS[name]
+def read_part(folder: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read scans [n, 28, 28] and labels [n] of ``train`` or ``test`` from the idx files in a folder."""
+    files, (_, count) = _idx_files(folder), PARTS[name]
     images = read_idx(files[name, "images"], "images", (count, _SIDE, _SIDE))
     return images, read_idx(files[name, "labels"], "labels", (count,))
 
@@ -147,7 +148,7 @@ def read_idx(path: Path, kind: str, shape: tuple[int, ...]) -> NDArray[np.uint8]
 
 def _read_hub_part(folder: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     part: HubSplit = hub_split([folder / _HUB[name]], image="image", columns=("label",))
-    count = _PARTS[name][1]
+    count = PARTS[name][1]
     if part.rows != count:
         raise DataError(f"{_HUB[name]} holds {part.rows:,} rows, MNIST's has {count:,}; get it again")
     scans = np.stack([part.pixels(content, (_SIDE, _SIDE)) for content in part.images()])

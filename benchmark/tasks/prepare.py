@@ -160,18 +160,18 @@ def _load(folder: Path, recipe: Recipe) -> Prepared | None:
     try:
         table = pq.read_table(folder / ROWS, columns=["id", "sha256"])
         size = (folder / IMAGES).stat().st_size
-    except (OSError, pa.ArrowException) as error:
+        if size != index["bytes"] or table.num_rows != index["n"]:
+            raise DamagedFile(f"the prepared images in {folder} are not of the size that their index says")
+        return Prepared(
+            folder=folder,
+            ids=tuple(table.column("id").to_pylist()),
+            sha256=tuple(table.column("sha256").to_pylist()),
+            converted=index["converted"],
+            images_sha256=index["images_sha256"],
+            signature=index["signature"],
+        )
+    except (OSError, pa.ArrowException, KeyError) as error:
         raise DamagedFile(f"the prepared images in {folder} cannot be read: {error}") from error
-    if size != index["bytes"] or table.num_rows != index["n"]:
-        raise DamagedFile(f"the prepared images in {folder} are not of the size that their index says")
-    return Prepared(
-        folder=folder,
-        ids=tuple(table.column("id").to_pylist()),
-        sha256=tuple(table.column("sha256").to_pylist()),
-        converted=index["converted"],
-        images_sha256=index["images_sha256"],
-        signature=index["signature"],
-    )
 
 
 def prepare(root: Path, recipe: Recipe, files: Files, decode: Decode, progress: Progress, workers: int = 0) -> Prepared:
@@ -191,12 +191,15 @@ def prepare(root: Path, recipe: Recipe, files: Files, decode: Decode, progress: 
     """
     if not files.ids:
         raise DataError(f"the source of {recipe.data_set} holds no image")
+    if strange := next((name for name in files.ids if not name.isprintable()), None):
+        raise DataError(f"the source of {recipe.data_set} holds an image called {strange!r}; it is not the original")
     # The signature too: a file that was replaced under its old name must be decoded again.
     key = sha256_of([recipe.as_dict(), files.signature, list(files.ids)])[:12]
     name = f"{recipe.size}px-{key}"
     target, work = root / name, root / f".work-{name}"
     with Store(root.parent.parent).claim(f"prepare-{recipe.data_set}-{name}"):
-        if (target / INDEX).is_file() and (done := _load(target, recipe)) is not None:
+        # One that is damaged is passed over, and made again below.
+        if (done := next((found for found in open_prepared(root, recipe) if found.folder == target), None)) is not None:
             return done
         _Build(work, recipe, files, decode, progress, workers or os.cpu_count() or 1).run()
         if target.exists():
@@ -264,7 +267,7 @@ class _Build:
             return
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.decode(errors="replace").splitlines():
+        for line in whole.decode(errors="replace").split("\n"):
             digest, _, rest = line.partition(" ")
             converted, _, name = rest.partition(" ")
             if name in self._row and len(digest) == 64:

@@ -24,7 +24,9 @@ def test_every_card_in_the_repository_can_be_read_and_has_its_file_s_name() -> N
         card = load_card(name)
         assert card.task.name == name
         assert card.hub["license"]
-        assert {counts.level for counts in card.task.expected} == set(card.task.levels)
+        # Hard ImageNet's class sizes are in its metadata only, which nobody here has seen.
+        known = set() if name == "hard-imagenet" else set(card.task.levels)
+        assert {counts.level for counts in card.task.expected} == known
         assert card.prose.lstrip().startswith("# ")
 
 
