@@ -38,7 +38,9 @@ def cli(tmp_path: Path) -> Cli:
     "arguments",
     [
         ["--help"], ["evaluate", "--help"], ["list", "tasks"], ["list", "methods"], ["list", "generators"],
-        ["describe", "ffr"], ["describe", "colorized-digits"], ["evaluate", "--method", "nope"],
+        ["describe", "ffr"], ["describe", "colorized-digits"], ["describe", "hard-imagenet"], ["data", "list"],
+        ["data", "fetch", "--help"], ["data", "fetch", "utkface"], ["evaluate", "--method", "nope"],
+        ["evaluate", "--method", "erm", "--task", "utkface", "--recipe", "nope"],
         ["evaluate", "--method", "erm", "--bias-level", "2"], ["evaluate", "--method", "ffr", "--set", "x=1"],
     ],
 )  # fmt: skip
