@@ -160,6 +160,39 @@ def test_iterating_prepared_images(benchmark, task: UTKFace, faces: Path) -> Non
     assert median >= 20
 
 
+def test_memory_map_against_arrow(benchmark, tmp_path: Path) -> None:
+    """Random batches of 96-pixel images: our memory map against Arrow's through `datasets`: why the store is plain."""
+    from datasets import Dataset as ArrowDataset
+    from datasets import Features, Value
+
+    n, size = 8192, 96
+    pixels = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    plain = np.load(tmp_path / "images.npy", mmap_mode="r")
+    rows = {"image": [image.tobytes() for image in pixels]}
+    ArrowDataset.from_dict(rows, features=Features({"image": Value("binary")})).save_to_disk(tmp_path / "arrow")
+    arrow = ArrowDataset.load_from_disk(str(tmp_path / "arrow"))
+    ratios: list[float] = []
+
+    def measure() -> None:
+        order = np.random.default_rng(0).permutation(n)
+        start = time.perf_counter()
+        for k in range(0, n, BATCH):
+            plain[order[k : k + BATCH]]
+        ours = time.perf_counter() - start
+        start = time.perf_counter()
+        for k in range(0, n, BATCH):
+            cells = arrow[order[k : k + BATCH].tolist()]["image"]
+            np.frombuffer(b"".join(cells), dtype=np.uint8).reshape(-1, size, size, 3)
+        ratios.append((time.perf_counter() - start) / ours)
+
+    benchmark.pedantic(measure, rounds=ROUNDS, warmup_rounds=1)
+    median = sorted(ratios[1:])[len(ratios[1:]) // 2]
+    benchmark.extra_info["ratio"] = median
+    sys.stderr.write(f"a plain memory map: {median:.1f} times Arrow's random batches\n")
+    assert median >= 1
+
+
 def test_splitting_all_of_celeba(benchmark, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All five levels of one draw over 202,599 rows, digests included; the lists are parsed before."""
     from benchmark.tasks.celeba import CelebA

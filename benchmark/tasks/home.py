@@ -54,12 +54,17 @@ def places(card: DataCard) -> Iterator[Place]:
     """Yield the folders to look into: named by `data fetch --from`, fetched, and below ``GENBIAS_DATA``."""
     location = fetched_folder(card) / LOCATION
     if location.is_file():
-        named = Path(str(read_json(location)["folder"]))
-        if named.is_dir():
+        try:
+            named: Path | None = Path(read_json(location)["folder"])
+        except (DamagedFile, KeyError, TypeError):
+            named = None
+        if named is not None and named.is_dir():
             yield Place(named, "named by --from")
         else:
             # Not an error: what was fetched or prepared may do, and another folder can be named.
-            logger.warning("the folder that was named for %s is gone: %s", _data_set(card), named)
+            logger.warning(
+                "the folder that was named for %s is gone: %s", _data_set(card), named or "its note is damaged"
+            )
     yield Place(fetched_folder(card), "fetched")
     root = os.environ.get("GENBIAS_DATA")
     if root and Path(root).is_dir():

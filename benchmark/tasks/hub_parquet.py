@@ -15,6 +15,8 @@ from PIL import Image
 from benchmark.errors import DataError
 
 _BATCH = 256
+_MOST_ROWS = 1_000_000
+"""In one file, far above any data set here: a megabyte of Parquet can say that it holds a hundred million."""
 
 
 def hub_files_present(folder: Path, names: Iterable[str]) -> bool:
@@ -60,13 +62,19 @@ class HubSplit:
             DataError: When it is another image.
         """
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = np.asarray(image.convert("L"))
-        except (OSError, ValueError) as error:
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+                found = image.height, image.width
+                if found == shape:
+                    return np.asarray(image.convert("L"))
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
+        ) as error:
             raise DataError(f"an image of the Parquet file cannot be decoded ({error}); get it again") from error
-        if pixels.shape != shape:
-            raise DataError(f"an image of the Parquet file has shape {pixels.shape}, expected {shape}")
-        return pixels
+        raise DataError(f"an image of the Parquet file has shape {found}, expected {shape}")
 
 
 def _bytes(cell: Any, path: Path) -> bytes:
@@ -98,6 +106,10 @@ def hub_split(files: Sequence[Path], *, image: str, columns: Sequence[str]) -> H
                 names = set(file.schema_arrow.names)
                 if absent := sorted({image, *columns} - names):
                     raise DataError(f"{path.name} has no column {absent[0]!r}; it has {', '.join(sorted(names))}")
+                if (count := file.metadata.num_rows) > _MOST_ROWS:
+                    raise DataError(
+                        f"{path.name} says that it holds {count:,} rows; it is not the original, get it again"
+                    )
                 table = file.read(columns=list(columns))
         except (OSError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{path.name} cannot be read as Parquet ({error}); get it again") from error

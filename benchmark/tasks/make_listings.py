@@ -1,6 +1,6 @@
 """Makes the listings that ship with the package from the original files: names, checksums, free labels, no images.
 
-Run once as ``python -m benchmark.tasks.make_listings FOLDER``, FOLDER holding MNIST's and UTKFace's files; a test compares
+Run once as ``python -m benchmark.tasks.make_listings FOLDER``, FOLDER holding mnist/ and utkface/; a test compares
 what is committed with the files.
 """
 

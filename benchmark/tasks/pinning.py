@@ -19,6 +19,7 @@ from benchmark.tasks.manifest import AUDIT, TEST, TRAIN, VALIDATION, Manifest
 from benchmark.tasks.task import Task
 
 _FEW_GROUPS = 20
+_LOCKS: tuple[LockName, ...] = ("pixels", "sources")
 _FILES = "files"
 
 
@@ -98,11 +99,10 @@ def verify_task(task: Task, progress: Progress | None = None) -> list[Verified]:
     if isinstance(task, FileTask):
         task.prepared(task.card.task.pixels.size).verify()
     name = task.card.task.name
-    if task.listing.whole and any(name in load_lock(lock).entries for lock in ("pixels", "sources")):
-        for lock, digests in _whole_digests(task).items():
-            pinned = load_lock(lock).entries.get(name, digests)
-            if wrong := sorted(key for key in digests if pinned.get(key) != digests[key]):
-                raise DataError(f"{task.card.id}: the {lock} of {wrong[0]!r} differ from {lock}.lock")
+    for lock, digests in _digests(task, {lock for lock in _LOCKS if name in load_lock(lock).entries}).items():
+        pinned = load_lock(lock).entries[name]
+        if wrong := sorted(key for key in digests if pinned.get(key, digests[key]) != digests[key]):
+            raise DataError(f"{task.card.id}: the {lock} digest of {wrong[0]!r} differs from {lock}.lock")
     return found
 
 
@@ -124,26 +124,33 @@ def pixel_digests(task: Task) -> dict[str, str]:
 
 
 def source_digests(task: Task) -> dict[str, str]:
-    """Return one SHA-256 over the ids and digests of all image files, where the images lie in files."""
-    if not isinstance(task, FileTask) or task.card.task.attribute_kind == "rendered":
-        return {}
-    prepared = task.prepared(task.card.task.pixels.size)
-    digest = hashlib.sha256()
-    for name, file in zip(prepared.ids, prepared.sha256, strict=True):
-        digest.update(f"{name}\t{file.hex()}\n".encode())
-    return {_FILES: digest.hexdigest()}
+    """Return digests of what the splits are made from: the lists, and all image files where they are at hand."""
+    if not isinstance(task, FileTask):
+        return {}  # the card pins the file inside the package
+    digests = task.list_digests()
+    if task.listing.whole and task.card.task.attribute_kind != "rendered":
+        prepared = task.prepared(task.card.task.pixels.size)
+        digest = hashlib.sha256()
+        for name, file in zip(prepared.ids, prepared.sha256, strict=True):
+            digest.update(f"{name}\t{file.hex()}\n".encode())
+        digests[_FILES] = digest.hexdigest()
+    return digests
 
 
-def _whole_digests(task: Task) -> dict[LockName, dict[str, str]]:
-    """Return what can be pinned only where all images are at hand, by lock; empty ones are left out."""
-    found: dict[LockName, dict[str, str]] = {"pixels": pixel_digests(task), "sources": source_digests(task)}
+def _digests(task: Task, locks: set[LockName]) -> dict[LockName, dict[str, str]]:
+    """Return what can be pinned beside the splits with the data at hand, by lock; empty ones are left out."""
+    found: dict[LockName, dict[str, str]] = {}
+    if "sources" in locks and task.listing.complete:
+        found["sources"] = source_digests(task)
+    if "pixels" in locks and task.listing.whole:
+        found["pixels"] = pixel_digests(task)
     return {lock: digests for lock, digests in found.items() if digests}
 
 
 def pin_task(task: Task, progress: Progress | None = None) -> None:
     """Write a task's split digests into the locks and its sizes into its card, for a pull request that pins it.
 
-    Pixels and source files are pinned too where all images are at hand.
+    The lists are pinned too, and pixels or image files where all images are at hand.
 
     Raises:
         DataError: When the samples at hand are only part of the data set.
@@ -157,9 +164,8 @@ def pin_task(task: Task, progress: Progress | None = None) -> None:
     }
     splits = {split_key(task.card, *key): manifest.digest for key, manifest in manifests.items()}
     write_lock("splits", {**load_lock("splits").entries, name: splits})
-    if task.listing.whole:
-        for lock, digests in _whole_digests(task).items():
-            write_lock(lock, {**load_lock(lock).entries, name: digests})
+    for lock, digests in _digests(task, set(_LOCKS)).items():
+        write_lock(lock, {**load_lock(lock).entries, name: digests})
     counts = [
         common([level_counts_of(task, manifests[level, draw]) for draw in DRAWS]) for level in task.card.task.levels
     ]

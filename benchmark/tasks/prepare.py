@@ -8,9 +8,11 @@ the interpreter's lock), resumable at any moment, published whole.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import os
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +38,7 @@ _JOURNAL = "journal"
 _CHUNK = 128
 _LISTED = 5
 _SLACK = 64 * 2**20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +247,10 @@ class _Build:
         shape = (len(self._files.ids), size, size, channels)
         need = math.prod(shape)
         self._bytes_per_image = need // shape[0]
-        if not path.exists():
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        self._offset = header.tell()
+        if not path.exists() or path.stat().st_size != self._offset + need:
             (self._work / _JOURNAL).unlink(missing_ok=True)
             free = shutil.disk_usage(self._work).free
             if free < need + _SLACK:
@@ -255,11 +261,9 @@ class _Build:
             # Only the header is written here; the recipe, and so the shape, is in the folder's name.
             aside = path.with_name("header")
             with aside.open("wb") as stream:
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
-                stream.truncate(stream.tell() + need)
+                stream.write(header.getvalue())
+                stream.truncate(self._offset + need)
             aside.rename(path)
-        self._offset = path.stat().st_size - need
 
     def _read_journal(self) -> None:
         path = self._work / _JOURNAL
@@ -270,7 +274,7 @@ class _Build:
         for line in whole.decode(errors="replace").split("\n"):
             digest, _, rest = line.partition(" ")
             converted, _, name = rest.partition(" ")
-            if name in self._row and len(digest) == 64:
+            if name in self._row and _DIGEST.fullmatch(digest):
                 self._done[name] = bytes.fromhex(digest)
                 if converted != "-":
                     self._converted[name] = converted

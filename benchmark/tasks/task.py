@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmark.errors import InvalidValue
 from benchmark.progress import Progress
+from benchmark.records.canonical import sha256_hex
 from benchmark.tasks.card import DataCard
 from benchmark.tasks.law import DRAWS, Splitter
 from benchmark.tasks.lazy import LazyImages, sha256_images
@@ -128,6 +129,14 @@ class Task(abc.ABC):
     def known_listing(self) -> Listing:
         """Return the list of the whole data set as far as it is known; some tasks know it without having the images."""
         return replace(self.listing, missing=frozenset())
+
+    def list_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the list of samples: ids in order, official partitions, labels and attributes."""
+        listing = self.known_listing()
+        partition = listing.partition or ("",) * len(listing.ids)
+        rows = sorted(zip(listing.ids, partition, listing.y.tolist(), listing.a.tolist(), strict=True))
+        lines = "".join(f"{name}\t{part}\t{y}\t{a}\n" for name, part, y, a in rows)
+        return {"samples": sha256_hex(lines.encode())}
 
     def manifest_without(self, level: str, draw: int, missing: frozenset[str]) -> Manifest:
         """Return the split of a data set that lacks some samples, whichever images are at hand.

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from benchmark.errors import DataError
+from benchmark.records.canonical import sha256_hex
 from benchmark.tasks.containers import ARCHIVES, Container
 from benchmark.tasks.file_task import FileTask, drop_duplicates
 from benchmark.tasks.listings import read_listing
@@ -67,6 +68,10 @@ class UTKFace(FileTask):
             np.array([y for y, _ in pairs], dtype=np.int64),
             np.array([a for _, a in pairs], dtype=np.int64),
         )
+
+    def list_digests(self) -> dict[str, str]:
+        """Return the digest of the samples, and that of all 23,708 names."""
+        return {**super().list_digests(), "names": sha256_hex("".join(f"{n}\n" for n in sorted(self.pinned)).encode())}
 
     def files(self, folder: Path) -> Files:
         """The used images at hand; names that UTKFace does not have are counted and left out."""
