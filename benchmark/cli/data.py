@@ -54,7 +54,8 @@ def fetch(
 ) -> None:
     """Download a task's data from its sources in order, or register a copy of your own; every file is checked.
 
-    Examples:
+    For example:
+
       genbias-bench data fetch colorized-mnist
 
       genbias-bench data fetch utkface --from ~/data/utkface --accept-terms

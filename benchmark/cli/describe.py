@@ -20,7 +20,8 @@ def describe(
 ) -> None:
     """Describe a task, a method with its hyper-parameters, or a generator.
 
-    Examples:
+    For example:
+
       genbias-bench describe ffr
 
       genbias-bench describe colorized-digits --json

@@ -64,7 +64,8 @@ def evaluate(
 ) -> None:
     """Evaluate one method and write a record that anyone can recompute.
 
-    Examples:
+    For example:
+
       genbias-bench evaluate --method ffr
 
       genbias-bench evaluate --method sd-augment --bias-level .99 --seed 3 --set balance=add

@@ -17,6 +17,7 @@ from benchmark.evaluation.tools import pool_recipe
 from benchmark.generators.pools import Pool
 from benchmark.records.schema import CheckpointResult, StageResult
 from benchmark.records.store import Store
+from benchmark.tasks.card import DataCard
 from benchmark.tasks.lazy import Images
 
 CONTACT_SHEET, GROUP_CHART = "contact_sheet.png", "groups.png"
@@ -69,9 +70,11 @@ def contact_sheet(
     labels, attributes = block.label.values, block.attribute.values
     if per_group == 1:
         # Many groups: classes × attributes; images asked for by class alone stand in a column of their own.
-        values = [*range(len(attributes)), *([-1] if any(a < 0 for _, a in fake) else [])]
-        rows = [(labels[y], [(y, a, 0) for a in values]) for y in range(len(labels))]
-        heads = [attributes[a] if a >= 0 else "any" for a in values]
+        any_attribute = [-1] if any(a < 0 for _, a in fake) else []
+        columns = [[*values, *any_attribute] for values in attribute_columns(cell.card)]
+        rows = [(labels[y], [(y, a, 0) for a in values]) for y, values in enumerate(columns)]
+        shared = all(values == columns[0] for values in columns)
+        heads = [attributes[a] if a >= 0 else "any" for a in columns[0]] if shared else [""] * len(columns[0])
         tile = _TILE_MANY
     else:
         keys = sorted(set(real) | set(fake))
@@ -100,6 +103,17 @@ def contact_sheet(
     sheet.save(path, optimize=True)
 
 
+def attribute_columns(card: DataCard) -> list[list[int]]:
+    """Return the attribute values of each class that a grid shows: all, or its own family where families are nested.
+
+    A hundred fine classes in twenty superclasses then make five columns and not a hundred, nearly all empty.
+    """
+    allowed = card.allowed_groups()
+    own = [np.flatnonzero(row).tolist() for row in allowed]
+    nested = len({len(values) for values in own}) == 1 and bool((allowed.sum(axis=0) == 1).all())
+    return own if nested else [list(range(allowed.shape[1]))] * allowed.shape[0]
+
+
 def chart(checkpoint: CheckpointResult, cell: ResolvedCell, title: str, path: Path) -> None:
     """Draw test accuracy by group: bars with intervals, or a heat map where there are many groups."""
     n, correct = np.array(checkpoint.groups.n), np.array(checkpoint.groups.correct)
@@ -117,16 +131,25 @@ def chart(checkpoint: CheckpointResult, cell: ResolvedCell, title: str, path: Pa
 
 
 def _heat_map(figure: Any, axes: Any, accuracy: NDArray[np.float64], cell: ResolvedCell, aligned: list[int]) -> None:
-    block = cell.card.task
-    image = axes.imshow(accuracy, vmin=0, vmax=1, cmap="cividis")
-    axes.set_xticks(range(len(block.attribute.values)), block.attribute.values, rotation=45, ha="right", fontsize=8)
+    block, columns = cell.card.task, attribute_columns(cell.card)
+    names, nested = block.attribute.values, columns[0] != list(range(len(block.attribute.values)))
+    image = axes.imshow(np.take_along_axis(accuracy, np.array(columns), axis=1), vmin=0, vmax=1, cmap="cividis",
+                        aspect="auto" if nested else "equal")  # fmt: skip
+    if nested:
+        axes.set_xticks([])
+    else:
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(block.label.values)), block.label.values, fontsize=8)
     axes.set_xlabel(block.attribute.name)
     axes.set_ylabel(block.label.name)
-    for (y, a), value in np.ndenumerate(accuracy):
-        if not np.isnan(value):
+    for y, values in enumerate(columns):
+        for column, a in enumerate(values):
+            value = accuracy[y, a]
+            if np.isnan(value):
+                continue
             weight = "bold" if aligned[y] == a else "normal"
-            axes.text(a, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, weight=weight,
+            text = f"{names[a]} {100 * value:.0f}" if nested else f"{100 * value:.0f}"
+            axes.text(column, y, text, ha="center", va="center", fontsize=7, weight=weight,
                       color="black" if value > 0.55 else "white")  # fmt: skip
     figure.colorbar(image, ax=axes, shrink=0.8, label="accuracy (bold: bias-aligned)")
 
