@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,9 @@ class CelebA(FileTask):
         if images is None:
             return self._hub_images(folder)
         container = Container(images)
-        members = {Path(name).name: name for name in container.names() if name.lower().endswith(".jpg")}
+        names = [name for name in container.names() if name.lower().endswith(".jpg")]
+        # Macs put a file "._<name>" beside each; it is no image.
+        members = {Path(name).name: name for name in names if not Path(name).name.startswith("._")}
 
         def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Content]]:
             for name, content in container.stream([members[key] for key in wanted]):
@@ -229,6 +232,8 @@ def _read_pairs(path: Path, names: tuple[str, ...]) -> list[str]:
     found = {line[0]: line[1] for line in lines}
     if lost := [name for name in names if name not in found]:
         raise DataError(f"{path.name} lacks {len(lost)} of the {len(names):,} images, such as {lost[0]}; get it again")
+    if extra := sorted(Counter(line[0] for line in lines) - Counter(names)):
+        raise DataError(f"{path.name} lists {extra[0]} twice, or without attributes; get it again from its source")
     return [found[name] for name in names]
 
 

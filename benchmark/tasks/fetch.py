@@ -312,7 +312,6 @@ class _Bar:
 
 def _hub_error(error: Exception, source: Source, folder: Path) -> GenBiasError:
     """Turn whatever the Hub's client raised into a reason of one sentence, or into the error of a full disk."""
-    import httpx2
     from huggingface_hub import errors
 
     known: list[tuple[type[Exception], str]] = [
@@ -328,7 +327,9 @@ def _hub_error(error: Exception, source: Source, folder: Path) -> GenBiasError:
             return NotAvailable(reason)
     if isinstance(error, errors.HfHubHTTPError):
         return NotAvailable(f"the Hub answered with status {error.response.status_code}")
-    if isinstance(error, httpx2.HTTPError | ConnectionError | TimeoutError):
+    # The client is built on httpx or httpx2, by its version.
+    library = type(error).__module__.partition(".")[0]
+    if library in ("httpx", "httpx2") or isinstance(error, ConnectionError | TimeoutError):
         return NotAvailable(f"the Hub could not be reached ({_cause(error)})")
     if isinstance(error, OSError) and error.errno is not None:
         return storage_error(folder, error)

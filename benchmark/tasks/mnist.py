@@ -151,5 +151,7 @@ def _read_hub_part(folder: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[
     count = PARTS[name][1]
     if part.rows != count:
         raise DataError(f"{_HUB[name]} holds {part.rows:,} rows, MNIST's has {count:,}; get it again")
+    if strange := [label for label in part.values["label"] if label not in range(10)]:
+        raise DataError(f"{_HUB[name]} holds the label {strange[0]}; digits are 0 to 9; get it again")
     scans = np.stack([part.pixels(content, (_SIDE, _SIDE)) for content in part.images()])
     return scans, np.array(part.values["label"], dtype=np.uint8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,25 +19,49 @@ _LARGEST = 512 * 2**20
 _KINDS = "buif"
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: Any) -> np.ndarray[Any, Any]:
+class _Dtype:
+    """Stand in for ``numpy.dtype``: numbers only, no objects, no records; the pickle's state chooses the byte order."""
+
+    def __init__(self, name: str | bytes, *flags: Any) -> None:
+        del flags
+        self.plain: np.dtype[Any] = np.dtype(name.decode() if isinstance(name, bytes) else name)
+        if self.plain.kind not in _KINDS or self.plain.names is not None:
+            raise pickle.UnpicklingError(f"arrays of {self.plain} are not plain numbers")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order: Any = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        self.plain = self.plain.newbyteorder(order)
+
+
+class _Array(np.ndarray[Any, Any]):
+    """Stand in for an array; numpy itself compares the size of its content with its shape."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        super().__setstate__((1, shape, dtype.plain, fortran, content))
+
+
+def _ndarray(*arguments: Any) -> Any:
+    """Stand in for ``numpy.ndarray``, which pickles name and never call: its buffers can hold pointers."""
+    del arguments
+    raise pickle.UnpicklingError("it makes an array otherwise than numpy does")
+
+
+def _empty_array(kind: Any, shape: Any, code: Any) -> _Array:
     """Stand in for numpy's ``_reconstruct``: always an empty array, which the pickle's state then fills."""
     del kind, shape, code
-    return np.ndarray.__new__(np.ndarray, (0,), np.dtype("u1"))
+    return np.ndarray.__new__(_Array, (0,), np.dtype("u1"))
 
 
-def _plain_dtype(name: str | bytes, *flags: Any) -> np.dtype[Any]:
-    """Stand in for ``numpy.dtype``: numbers only, no objects, no records."""
-    del flags
-    dtype: np.dtype[Any] = np.dtype(name.decode() if isinstance(name, bytes) else name)
-    if dtype.kind not in _KINDS or dtype.names is not None:
-        raise pickle.UnpicklingError(f"arrays of {dtype} are not plain numbers")
-    return dtype
+def _from_buffer(content: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray[Any, Any]:
+    """Stand in for numpy's ``_frombuffer``, by which protocol 5 spells arrays."""
+    return np.frombuffer(content, dtype=dtype.plain).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(dtype: np.dtype[Any], content: bytes | str) -> Any:
+def _scalar(dtype: _Dtype, content: bytes | str) -> Any:
     """Stand in for numpy's ``scalar``."""
     raw = content.encode("latin1") if isinstance(content, str) else content
-    return np.frombuffer(raw, dtype=dtype, count=1)[0].item()
+    return np.frombuffer(raw, dtype=dtype.plain, count=1)[0].item()
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -47,6 +71,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode(encoding)
 
 
+def _empty_bytes() -> bytes:
+    """Stand in for ``bytes``, by which old protocols spell no bytes at all; with a number it would make so many."""
+    return b""
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     **{
@@ -54,9 +83,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
         for core in ("core", "_core")
         for name, stand_in in (("_reconstruct", _empty_array), ("scalar", _scalar))
     },
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _plain_dtype,
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _Dtype,
     # Python 2 and 3 name the plain containers so where a protocol spells them as globals.
+    **{(module, "bytes"): _empty_bytes for module in ("builtins", "__builtin__")},
     **{(module, "set"): set for module in ("builtins", "__builtin__")},
     **{(module, "frozenset"): frozenset for module in ("builtins", "__builtin__")},
     **{(module, "list"): list for module in ("builtins", "__builtin__")},
@@ -64,7 +95,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one in Python: that in C takes classes from a cache unasked, and gigabytes for one memo number."""
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of an allowed global."""
         try:
@@ -72,9 +107,21 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which data have no use for") from None
 
+    def get_extension(self, code: int) -> None:
+        """Refuse codes of this process's own classes."""
+        raise pickle.UnpicklingError(f"it names the extension {code}")
+
     def persistent_load(self, pid: Any) -> Any:
         """Refuse references to outside objects."""
         raise pickle.UnpicklingError(f"it refers to the outside object {pid!r}")
+
+    def load_build(self) -> None:
+        """Give a state to arrays and their types, and to nothing else."""
+        if not isinstance(self.stack[-2], _Array | _Dtype):  # type: ignore[attr-defined]
+            raise pickle.UnpicklingError("it gives a state to something that has none")
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
 
 def read_pickle(content: bytes, origin: str, *, encoding: str = "bytes") -> Any:

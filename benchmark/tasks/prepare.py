@@ -18,7 +18,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +34,10 @@ from benchmark.tasks.lazy import LazyImages
 PREPARED_FORMAT = 1
 INDEX, IMAGES, ROWS = "index.json", "images.npy", "rows.parquet"
 _JOURNAL = "journal"
-_CHUNK = 128
+_CHUNK, _CHUNK_BYTES = 128, 8 * 2**20
+"""Images that a thread takes at a time, and bytes after which fewer make a piece."""
+_VOUCHED = 512
+"""Images between two writes of the journal."""
 _LISTED = 5
 _SLACK = 64 * 2**20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -226,6 +228,7 @@ class _Build:
         self._done: dict[str, bytes] = {}
         self._converted: dict[str, str] = {}
         self._failed: dict[str, str] = {}
+        self._unwritten: list[str] = []
 
     def run(self) -> None:
         """Decode what is missing and write the index."""
@@ -295,7 +298,9 @@ class _Build:
 
                 def collect() -> None:
                     results = pending.popleft().result()
-                    self._note(results, journal)
+                    self._note(results)
+                    if len(self._unwritten) >= _VOUCHED:
+                        self._vouch(images, journal)
                     self._progress.advance(handle, len(results))
 
                 try:
@@ -309,6 +314,7 @@ class _Build:
                 finally:
                     for future in pending:
                         future.cancel()
+                    self._vouch(images, journal)
         finally:
             self._progress.finish(handle)
 
@@ -328,8 +334,8 @@ class _Build:
             results.append((name, digest, converted, None))
         return results
 
-    def _note(self, results: list[tuple[str, bytes, str | None, str | None]], journal: BinaryIO) -> None:
-        lines = []
+    def _note(self, results: list[tuple[str, bytes, str | None, str | None]]) -> None:
+        """Keep what was done for the next :meth:`_vouch`."""
         for name, digest, converted, failure in results:
             if failure is not None:
                 self._failed[name] = failure
@@ -337,9 +343,14 @@ class _Build:
             self._done[name] = digest
             if converted is not None:
                 self._converted[name] = converted
-            lines.append(f"{digest.hex()} {converted or '-'} {name}\n")
-        journal.write("".join(lines).encode())
+            self._unwritten.append(f"{digest.hex()} {converted or '-'} {name}\n")
+
+    def _vouch(self, images: BinaryIO, journal: BinaryIO) -> None:
+        """Write the journal, after the pixels that it vouches for have reached the disk."""
+        os.fdatasync(images.fileno())
+        journal.write("".join(self._unwritten).encode())
         journal.flush()
+        self._unwritten.clear()
 
     def _check(self) -> None:
         if self._failed:
@@ -388,6 +399,13 @@ class _Build:
 
 
 def _chunks(stream: Iterable[tuple[str, Content]]) -> Iterator[list[tuple[str, Content]]]:
-    iterator = iter(stream)
-    while chunk := list(islice(iterator, _CHUNK)):
+    chunk: list[tuple[str, Content]] = []
+    size = 0
+    for name, content in stream:
+        chunk.append((name, content))
+        size += len(content) if isinstance(content, bytes) else content.nbytes
+        if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
         yield chunk
