@@ -157,13 +157,18 @@ def _read_part_once(
     columns: list[Any] = [content.get(key) for key in ("data", "fine_labels", "coarse_labels")]
     if any(column is None for column in columns):
         raise DataError(f"{origin} lacks data, fine_labels or coarse_labels; get it again from its source")
-    data, fine, coarse = np.asarray(columns[0]), np.asarray(columns[1]), np.asarray(columns[2])
-    n = len(fine)
-    if data.shape != (n, 3 * _SIDE * _SIDE) or data.dtype != np.uint8 or coarse.shape != (n,):
+    try:
+        data, fine, coarse = (np.asarray(column) for column in columns)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"{origin} holds no tables ({error}); get it again from its source") from error
+    n = fine.size
+    labelled = all(labels.shape == (n,) and labels.dtype.kind in "iu" for labels in (fine, coarse))
+    if data.shape != (n, 3 * _SIDE * _SIDE) or data.dtype != np.uint8 or not labelled:
         raise DataError(f"{origin} holds {data.dtype} {data.shape} beside {n} labels; get it again from its source")
     images = np.ascontiguousarray(data.reshape(n, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1))
     return images, fine.astype(np.int64), coarse.astype(np.int64)
 
 
 def _read_part(toronto: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    return _read_part_once(toronto, part, toronto.stat().st_mtime_ns)
+    file = toronto / part if toronto.is_dir() else toronto
+    return _read_part_once(toronto, part, file.stat().st_mtime_ns)

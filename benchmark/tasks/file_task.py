@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,13 @@ class FileTask(Task):
                     lambda content: self.decode(content, size),
                     progress or Silent(),
                 )
-            self.check_prepared(found)
+            try:
+                self.check_prepared(found)
+            except DataError:
+                if self.place is not None:
+                    # Kept, it would be found again after the files were replaced under their old names.
+                    shutil.rmtree(found.folder, ignore_errors=True)
+                raise
             self._prepared[size] = found
         return self._prepared[size]
 
@@ -131,6 +138,13 @@ class FileTask(Task):
         if self.place is None:
             raise self.not_here()
         return frozenset(self.files(self.place.folder).ids)
+
+    def any_prepared(self) -> Prepared:
+        """Return prepared images at whichever size there are, else at the card's: for the digests of their files."""
+        home.require_terms(self.card)
+        sizes = (*self._prepared, *self.sizes())
+        found = next((each for size in sizes if (each := self.find_prepared(size)) is not None), None)
+        return found or self.prepared(self.card.task.pixels.size)
 
     def data_folders(self) -> tuple[Path, ...]:
         """Return the folder of fetched and prepared data, and the copy in use where it lies elsewhere."""

@@ -42,11 +42,11 @@ class HardImageNet(FileTask):
         return _mask_source(folder) is not None and _image_root(folder) is not None
 
     def signature(self, folder: Path) -> str:
-        """Names, sizes and times of the masks' container and of the images' class folders."""
+        """Names, sizes and times of masks and of the images' class folders, and which images are used."""
         masks, root = self._sources(folder)
         folders = [root / part / wnid for part in ("train", "val") for wnid in self._wnids(masks)]
         times = [[p.name, p.stat().st_mtime_ns] for p in folders if p.is_dir()]
-        return sha256_of([masks.signature(), times])
+        return sha256_of([masks.signature(), times, sorted(self._used(masks))])
 
     def _sources(self, folder: Path) -> tuple[Container, Path]:
         masks, root = _mask_source(folder), _image_root(folder)
@@ -58,7 +58,7 @@ class HardImageNet(FileTask):
 
     def _wnids(self, masks: Container) -> tuple[str, ...]:
         """Return the WordNet id of each class, in the order of the data set's own labels."""
-        classes = [int(k) for k in _metadata(masks, _CLASSES, list)]
+        classes = _class_numbers(masks)
         wnids = _metadata(masks, _WNIDS, dict)
         try:
             found = tuple(str(wnids[k]) for k in classes)
@@ -73,11 +73,12 @@ class HardImageNet(FileTask):
 
     def _ranks(self, masks: Container) -> list[list[str]]:
         """Return the training paths of each class, weakest cue first."""
-        classes = [int(k) for k in _metadata(masks, _CLASSES, list)]
+        classes = _class_numbers(masks)
         ranks = _metadata(masks, _RANKS, dict)
         found = []
         for k, wnid in zip(classes, self._wnids(masks), strict=True):
-            paths = [str(path) for path in ranks.get(k, [])]
+            listed = ranks.get(k)
+            paths = [str(path) for path in listed] if isinstance(listed, list | tuple) else []
             for path in paths:
                 parts = PurePosixPath(path).parts
                 if len(parts) != 3 or parts[:2] != ("train", wnid) or ".." in parts:
@@ -107,7 +108,7 @@ class HardImageNet(FileTask):
     def files(self, folder: Path) -> Files:
         """The outer thirds of the ranked training images, and the validation images that have a mask."""
         masks, root = self._sources(folder)
-        wanted = set(self._thirds) | set(self._masked(masks))
+        wanted = self._used(masks)
         present = tuple(sorted(name for name in wanted if (root / name).is_file()))
         if not present:
             raise DataError(
@@ -118,6 +119,9 @@ class HardImageNet(FileTask):
             yield from Container(root).stream(names)
 
         return Files(present, stream, self.signature(folder))
+
+    def _used(self, masks: Container) -> set[str]:
+        return set(self._thirds) | set(self._masked(masks))
 
     def _masked(self, masks: Container) -> dict[str, str]:
         """Return the members of the masks of validation images, by image id ``val/<wnid>/<name>``."""
@@ -131,7 +135,7 @@ class HardImageNet(FileTask):
 
     def list_samples(self) -> Listing:
         """List the outer thirds without duplicates; images that are not here are ``missing``."""
-        prepared = self.prepared(self.card.task.pixels.size)
+        prepared = self.any_prepared()
         ids = tuple(sorted(self._thirds))
         digests = dict(zip(prepared.ids, prepared.sha256, strict=True))
         copies, contradictory = drop_duplicates(ids, digests, self._thirds)
@@ -200,6 +204,13 @@ def _mask_source(folder: Path) -> Path | None:
 def _image_root(folder: Path) -> Path | None:
     roots = (folder / name for name in _IMAGENET)
     return next((root for root in roots if (root / "train").is_dir() and (root / "val").is_dir()), None)
+
+
+def _class_numbers(masks: Container) -> list[int]:
+    try:
+        return [int(k) for k in _metadata(masks, _CLASSES, list)]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{_CLASSES[0]} of Hard ImageNet holds something else than numbers ({error})") from error
 
 
 def _metadata(masks: Container, names: tuple[str, ...], kind: type) -> Any:

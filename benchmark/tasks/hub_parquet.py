@@ -115,5 +115,8 @@ def hub_split(files: Sequence[Path], *, image: str, columns: Sequence[str]) -> H
             raise DataError(f"{path.name} cannot be read as Parquet ({error}); get it again") from error
         rows += table.num_rows
         for name in columns:
-            values[name] += table.column(name).to_pylist()
+            column = table.column(name)
+            if column.null_count:
+                raise DataError(f"{path.name} holds {column.null_count:,} row(s) without {name}; get it again")
+            values[name] += column.to_pylist()
     return HubSplit(tuple(files), image, rows, values)

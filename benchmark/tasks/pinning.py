@@ -181,8 +181,8 @@ def with_expected(text: str, counts: Sequence[LevelCounts], path: Path) -> str:
         DataError: When the card does not end its front matter so.
     """
     head, mark, rest = text.partition("\n  expected:")
-    _, end, prose = rest.partition("\n---\n")
-    if not mark or not end:
+    entries, end, prose = rest.partition("\n---\n")
+    if not mark or not end or any(line[:3].strip() for line in entries.split("\n")[1:]):
         raise DataError(f"{path.name}: `expected` must be the last entry of the front matter")
     return f"{head}{mark}\n{chr(10).join(_line(each) for each in counts)}{end}{prose}"
 

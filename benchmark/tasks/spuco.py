@@ -17,8 +17,8 @@ from benchmark.tasks.prepare import Content, Files
 
 _PARTS = ("spuco_birds", "spuco_dogs")
 _PATH = re.compile(
-    r"(?:^|/)(spuco_birds/(?:train|val|test)/(?:landbirds|waterbirds)/(?:land|water)/[^/]+\.jpe?g"
-    r"|spuco_dogs/(?:train|val|test)/(?:small_dogs|big_dogs)/(?:indoor|outdoor)/[^/]+\.jpe?g)$",
+    r"(?:^|/)(spuco_birds/(?:train|val|test)/(?:landbirds|waterbirds)/(?:land|water)/(?!\._)[^/]+\.jpe?g"
+    r"|spuco_dogs/(?:train|val|test)/(?:small_dogs|big_dogs)/(?:indoor|outdoor)/(?!\._)[^/]+\.jpe?g)$",
     re.IGNORECASE,
 )
 _LABELS = {"landbirds": 0, "waterbirds": 1, "small_dogs": 2, "big_dogs": 3}
@@ -35,8 +35,11 @@ class SpuCoAnimals(FileTask):
         return all(_source(folder, part) is not None for part in _PARTS)
 
     def signature(self, folder: Path) -> str:
-        """Names, sizes and times of both."""
-        return sha256_of([container.signature() for container in self._containers(folder)])
+        """Names, sizes and times of both; where they are folders, also of those in which the images lie."""
+        containers = self._containers(folder)
+        inside = [p for each in containers if each.path.is_dir() for p in sorted(each.path.glob("*/*/*")) if p.is_dir()]
+        times = [[p.relative_to(folder).as_posix(), p.stat().st_mtime_ns] for p in inside]
+        return sha256_of([[container.signature() for container in containers], times])
 
     def _containers(self, folder: Path) -> list[Container]:
         sources = [_source(folder, part) for part in _PARTS]
@@ -65,7 +68,7 @@ class SpuCoAnimals(FileTask):
 
     def list_samples(self) -> Listing:
         """List the images without duplicates; complete when every folder holds its official number of files."""
-        prepared = self.prepared(self.card.task.pixels.size)
+        prepared = self.any_prepared()
         ids = prepared.ids
         described = {name: _describe(name) for name in ids}
         labels = {name: (y, a) for name, (_, y, a) in described.items()}
