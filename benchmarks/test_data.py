@@ -80,7 +80,7 @@ def test_preparing_utkface(benchmark, task: UTKFace, faces: Path, tmp_path: Path
         before = pil_loop(sample, size)
         root = tmp_path / str(next(rounds))
         start = time.perf_counter()
-        prepare(root / "a" / "b", task.recipe(size), files, lambda content: task.decode(content, size), Silent())
+        prepare(root / "a" / "b", task.recipe(size), files, task.decoder(size), Silent())
         ours = len(names) / (time.perf_counter() - start)
         # The loop before and after, so that a busy neighbour slows both.
         ratios.append(2 * ours / (before + pil_loop(sample, size)))

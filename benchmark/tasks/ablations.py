@@ -28,8 +28,8 @@ ByteArray = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 
-def decode_mask(content: Content, size: int, crop: str) -> ByteArray:
-    """Decode a mask with the geometry of its image; 255 where the object is.
+def decode_mask(content: Content, size: int, crop: str) -> tuple[ByteArray, None]:
+    """Decode a mask [size, size, 1] with the geometry of its image; 255 where the object is.
 
     Raises:
         UnreadableImage: When it cannot be decoded.
@@ -39,7 +39,7 @@ def decode_mask(content: Content, size: int, crop: str) -> ByteArray:
         raise UnreadableImage("the mask's file is empty")
     pixels, _ = decode_whole(content)
     covered: ByteArray = np.where(pixels.max(axis=2) > 0, 255, 0).astype(np.uint8)
-    return resize(covered, size, crop, nearest=True)[:, :, None]
+    return resize(covered, size, crop, nearest=True)[:, :, None], None
 
 
 def ablate(view: str, image: ByteArray, mask: Mask, name: str) -> ByteArray:

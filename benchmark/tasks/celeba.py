@@ -20,7 +20,7 @@ from benchmark.tasks.containers import Container
 from benchmark.tasks.file_task import FileTask
 from benchmark.tasks.hub_parquet import hub_files_present, hub_split
 from benchmark.tasks.manifest import TEST, TRAIN, VALIDATION, Listing, Rows
-from benchmark.tasks.prepare import Content, Files
+from benchmark.tasks.prepare import Files, Given
 
 _ATTRIBUTES, _PARTITIONS, _IDENTITIES = "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt"
 _IMAGES = "img_align_celeba"
@@ -131,8 +131,8 @@ class CelebA(FileTask):
         # Macs put a file "._<name>" beside each; it is no image.
         members = {Path(name).name: name for name in names if not Path(name).name.startswith("._")}
 
-        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Content]]:
-            for name, content in container.stream([members[key] for key in wanted]):
+        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Given]]:
+            for name, content in container.deferred([members[key] for key in wanted]):
                 yield Path(name).name, content
 
         return Files(tuple(sorted(members)), stream, container.signature())
@@ -142,7 +142,7 @@ class CelebA(FileTask):
         split = hub_split(files, image="image", columns=())
         ids = tuple(f"{k + 1:06d}.jpg" for k in range(split.rows))
 
-        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Content]]:
+        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Given]]:
             for name, content in zip(ids, split.images(), strict=True):
                 if name in wanted:
                     yield name, content

@@ -108,12 +108,6 @@ class Cifar20(FileTask):
 
         return Files(_ids({part: split.rows for part, split in splits.items()}), stream, self.signature(folder))
 
-    def decode(self, content: Content, size: int) -> tuple[NDArray[np.uint8], str | None]:
-        """Take bare pixels as they are."""
-        if isinstance(content, np.ndarray):
-            return content, None
-        return super().decode(content, size)
-
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

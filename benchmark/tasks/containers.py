@@ -94,6 +94,14 @@ class Container:
         except _DAMAGE as error:
             raise self._damaged(error) from error
 
+    def deferred(self, names: Collection[str]) -> Iterator[tuple[str, bytes | Path]]:
+        """Yield like :meth:`stream`, but of a folder the files' paths, so that whoever decodes them also reads them."""
+        if self._kind != "folder":
+            yield from self.stream(names)
+            return
+        for name in sorted(set(names)):
+            yield name, self.path / name
+
     def _stream_tar(self, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(self.path) as tar:
             for member in _members(tar):
@@ -128,6 +136,20 @@ class Container:
     def _damaged(self, error: BaseException) -> DataError:
         what = "folder" if self._kind == "folder" else "archive"
         return DataError(f"the {what} {self.path.name} cannot be read ({error}); get it again from its source")
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of one file of a folder.
+
+    Raises:
+        DataError: When it cannot be read or is too large.
+    """
+    try:
+        if (size := path.stat().st_size) > LARGEST_MEMBER:
+            raise DataError(f"{path.name} has {size:,} bytes; a file of this data set has at most {LARGEST_MEMBER:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read ({error.strerror or error})") from error
 
 
 def archive_kind(path: Path) -> str:

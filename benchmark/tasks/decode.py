@@ -28,14 +28,16 @@ class UnreadableImage(DataError):
     """An image file that cannot be decoded."""
 
 
-def decode(content: bytes, size: int, *, crop: str, scaled: bool) -> tuple[NDArray[np.uint8], str | None]:
+def decode(
+    content: bytes | NDArray[np.uint8], size: int, *, crop: str, scaled: bool
+) -> tuple[NDArray[np.uint8], str | None]:
     """Decode and resize one image.
 
     JPEGs are decoded by libjpeg-turbo, other formats by Pillow; both are resized by Pillow's antialiased bilinear
     filter.
 
     Args:
-        content: The file.
+        content: The file; bare pixels are taken as they are.
         scaled: Decode JPEGs at the smallest of libjpeg's scales (eighths) that is not below ``size``, which is several
             times as fast; False decodes them whole, so that a lossless copy gives the same pixels.
         size: Height and width of the result in pixels.
@@ -47,6 +49,8 @@ def decode(content: bytes, size: int, *, crop: str, scaled: bool) -> tuple[NDArr
     Raises:
         UnreadableImage: When the file is empty, truncated, no image, or larger than 89 megapixels.
     """
+    if isinstance(content, np.ndarray):
+        return content, None
     if not content:
         raise UnreadableImage("the file is empty")
     if content.startswith(_JPEG):

@@ -16,7 +16,7 @@ from benchmark.tasks import home
 from benchmark.tasks.card import DataCard
 from benchmark.tasks.lazy import LazyImages
 from benchmark.tasks.manifest import Rows
-from benchmark.tasks.prepare import Content, Files, Prepared, Recipe, open_prepared, prepare
+from benchmark.tasks.prepare import Decode, Files, Prepared, Recipe, open_prepared, prepare
 from benchmark.tasks.task import Task
 
 
@@ -49,14 +49,12 @@ class FileTask(Task):
             DataError: When they are not this data set.
         """
 
-    def decode(self, content: Content, size: int) -> tuple[NDArray[np.uint8], str | None]:
-        """Decode one image to uint8 [size, size, channels]; see :func:`benchmark.tasks.decode.decode`."""
+    def decoder(self, size: int) -> Decode:
+        """Return what decodes one image to uint8 [size, size, channels]; worker processes get a copy of it."""
         from benchmark.tasks.decode import decode
 
-        if not isinstance(content, bytes):
-            raise DataError(f"{self.card.task.name} reads image files, not bare pixels")
         pixels = self.card.task.pixels
-        return decode(content, size, crop=pixels.crop, scaled=pixels.scaled_decoding)
+        return functools.partial(decode, size=size, crop=pixels.crop, scaled=pixels.scaled_decoding)
 
     @functools.cached_property
     def place(self) -> home.Place | None:
@@ -93,7 +91,7 @@ class FileTask(Task):
                     home.prepared_folder(self.card),
                     self.recipe(size),
                     self.files(self.place.folder),
-                    lambda content: self.decode(content, size),
+                    self.decoder(size),
                     progress or Silent(),
                 )
             try:

@@ -24,7 +24,7 @@ from benchmark.tasks.lazy import LazyImages
 from benchmark.tasks.levels import round_half_up
 from benchmark.tasks.manifest import Listing, Rows
 from benchmark.tasks.pickles import read_pickle
-from benchmark.tasks.prepare import Content, Files, Prepared, prepare
+from benchmark.tasks.prepare import Files, Given, Prepared, prepare
 from benchmark.tasks.task import View
 
 _MASKS, _IMAGENET = "hardImageNet", ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
@@ -81,8 +81,10 @@ class HardImageNet(FileTask):
             paths = [str(path) for path in listed] if isinstance(listed, list | tuple) else []
             for path in paths:
                 parts = PurePosixPath(path).parts
-                if len(parts) != 3 or parts[:2] != ("train", wnid) or ".." in parts:
+                # The authors' loader reads the last parts only, so a path may come with a prefix of their machine.
+                if len(parts) < 3 or parts[-3:-1] != ("train", wnid) or ".." in parts:
                     raise DataError(f"the ranking of Hard ImageNet holds {path!r} under class {wnid}")
+            paths = ["/".join(PurePosixPath(path).parts[-3:]) for path in paths]
             if not paths or len(set(paths)) != len(paths):
                 raise DataError(f"the ranking of Hard ImageNet is empty or repeats an image for class {wnid}")
             found.append(paths)
@@ -115,8 +117,8 @@ class HardImageNet(FileTask):
                 f"none of Hard ImageNet's {len(wanted):,} images lies in {root.name}/train and {root.name}/val"
             )
 
-        def stream(names: frozenset[str]) -> Iterator[tuple[str, Content]]:
-            yield from Container(root).stream(names)
+        def stream(names: frozenset[str]) -> Iterator[tuple[str, Given]]:
+            yield from Container(root).deferred(names)
 
         return Files(present, stream, self.signature(folder))
 
@@ -161,9 +163,9 @@ class HardImageNet(FileTask):
         members = self._masked(masks)
         present = tuple(sorted(set(members) & set(self.prepared(size).ids)))
 
-        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Content]]:
+        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Given]]:
             names = {members[key]: key for key in wanted}
-            for name, content in masks.stream(names):
+            for name, content in masks.deferred(names):
                 yield names[name], content
 
         recipe = self.recipe(size)
@@ -172,7 +174,7 @@ class HardImageNet(FileTask):
             home.prepared_folder(self.card) / "masks",
             recipe,
             Files(present, stream, masks.signature()),
-            lambda content: (ablations.decode_mask(content, size, self.card.task.pixels.crop), None),
+            functools.partial(ablations.decode_mask, size=size, crop=self.card.task.pixels.crop),
             progress,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import zlib
@@ -19,7 +20,7 @@ from benchmark.tasks.ink import colourise, ink_jitter
 from benchmark.tasks.lazy import LazyImages
 from benchmark.tasks.listings import read_listing
 from benchmark.tasks.manifest import TEST, TRAIN, UNCOLOURED, Listing, Rows
-from benchmark.tasks.prepare import Content, Files
+from benchmark.tasks.prepare import Content, Decode, Files
 
 LISTING = "colorized-mnist"
 _SIDE = 28
@@ -73,11 +74,9 @@ class ColorizedMnist(FileTask):
 
         return Files(tuple(sorted(found)), stream, self.signature(folder))
 
-    def decode(self, content: Content, size: int) -> tuple[NDArray[np.uint8], str | None]:
-        """Pad a scan with black to the task's size."""
-        assert isinstance(content, np.ndarray)  # what `files` streams
-        margin = (size - _SIDE) // 2
-        return np.pad(content, margin)[:, :, None], None
+    def decoder(self, size: int) -> Decode:
+        """Pad scans with black to the task's size."""
+        return functools.partial(_padded, margin=(size - _SIDE) // 2)
 
     def images(self, rows: Rows, size: int | None = None) -> LazyImages:
         """Colour the scans of ``rows``: grey value × (palette colour + the digit's own jitter)."""
@@ -90,6 +89,10 @@ class ColorizedMnist(FileTask):
         grey, where = prepared.open(), prepared.rows(rows.sources)
         ink = colours[rows.a] + ink_jitter(self.card.task.name, rows.sources, pixels.ink_jitter)
         return LazyImages(len(rows), own, lambda index: colourise(grey[where[index], :, :, 0], ink[index]))
+
+
+def _padded(content: Content, margin: int) -> tuple[NDArray[np.uint8], None]:
+    return np.pad(np.asarray(content), margin)[:, :, None], None
 
 
 def _idx_files(folder: Path) -> dict[tuple[str, str], Path]:

@@ -1,8 +1,8 @@
 """Prepared images: a data set decoded once into a memory-mapped uint8 array at one size; no epoch decodes again.
 
 A plain memory map, not Arrow: rows of one size need no offsets, a batch is one gather, and one page cache serves
-several processes (`benchmarks/` has the measurement). Built in threads (the decoder, the resize and the hash release
-the interpreter's lock), resumable at any moment, published whole.
+several processes (`benchmarks/` has the measurement). Built in parallel through joblib, resumable at any moment,
+published whole.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import math
 import os
 import re
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,9 +25,10 @@ from numpy.typing import NDArray
 
 from benchmark.errors import DamagedFile, DataError, StoreError
 from benchmark.progress import Progress
-from benchmark.records.canonical import sha256_file, sha256_of
+from benchmark.records.canonical import sha256_hex, sha256_of
 from benchmark.records.files import fsync_tree, make_folder, publish_folder, read_json, storage_error, write_json
 from benchmark.records.store import Store
+from benchmark.tasks.containers import read_file
 from benchmark.tasks.lazy import LazyImages
 
 PREPARED_FORMAT = 1
@@ -36,16 +36,21 @@ INDEX, IMAGES, ROWS = "index.json", "images.npy", "rows.parquet"
 _JOURNAL = "journal"
 _CHUNK, _CHUNK_BYTES = 128, 8 * 2**20
 """Images that a thread takes at a time, and bytes after which fewer make a piece."""
+PROCESSES_FROM = 4096
+"""Images from which worker processes are used instead of threads."""
 _VOUCHED = 512
 """Images between two writes of the journal."""
 _LISTED = 5
 _SLACK = 64 * 2**20
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LINE = re.compile(r"(?P<file>[0-9a-f]{64}) (?P<pixels>[0-9a-f]{64}) (?P<converted>\S+) (?P<name>.+)")
 
 logger = logging.getLogger(__name__)
 
 Content = bytes | NDArray[np.uint8]
 """An image file's bytes, or the pixels of a source that holds them bare."""
+
+Given = Content | Path
+"""Content, or the file that holds it, which the decoding worker then reads itself."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Files:
     """
 
     ids: tuple[str, ...]
-    stream: Callable[[frozenset[str]], Iterable[tuple[str, Content]]]
+    stream: Callable[[frozenset[str]], Iterable[tuple[str, Given]]]
     signature: str
 
 
@@ -98,7 +103,7 @@ class Prepared:
         ids: Image ids, sorted.
         sha256: Digest of each source file (or of the bare pixels).
         converted: How many images were not plain RGB, by kind.
-        images_sha256: Digest of the array file.
+        pixels_sha256: Digest of all images' digests.
         signature: Fingerprint of the source it was made from.
     """
 
@@ -106,7 +111,7 @@ class Prepared:
     ids: tuple[str, ...]
     sha256: tuple[bytes, ...]
     converted: Mapping[str, int]
-    images_sha256: str
+    pixels_sha256: str
     signature: str
 
     def open(self) -> NDArray[np.uint8]:
@@ -131,14 +136,24 @@ class Prepared:
         return np.array([where[name] for name in ids], dtype=np.int64)
 
     def verify(self) -> None:
-        """Compare the array with its digest.
+        """Compare every image with its digest.
 
         Raises:
-            DamagedFile: When they differ.
+            DamagedFile: When some differ; the first one is named.
         """
-        if sha256_file(self.folder / IMAGES) != self.images_sha256:
+        import pyarrow.parquet as pq
+
+        digests = pq.read_table(self.folder / ROWS, columns=["pixels_sha256"]).column(0).to_pylist()
+        array = self.open()
+        wrong = [
+            name
+            for name, image, digest in zip(self.ids, array, digests, strict=True)
+            if hashlib.sha256(np.ascontiguousarray(image).data).digest() != digest
+        ]
+        if wrong or sha256_hex(b"".join(digests)) != self.pixels_sha256:
+            named = f" ({len(wrong)} of them, such as {wrong[0]})" if wrong else ""
             raise DamagedFile(
-                f"the prepared images in {self.folder} are damaged; delete the folder, and they are made again"
+                f"the prepared images in {self.folder} are damaged{named}; delete the folder, and they are made again"
             )
 
 
@@ -172,7 +187,7 @@ def _load(folder: Path, recipe: Recipe) -> Prepared | None:
             ids=tuple(table.column("id").to_pylist()),
             sha256=tuple(table.column("sha256").to_pylist()),
             converted=index["converted"],
-            images_sha256=index["images_sha256"],
+            pixels_sha256=index["pixels_sha256"],
             signature=index["signature"],
         )
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -188,7 +203,7 @@ def prepare(root: Path, recipe: Recipe, files: Files, decode: Decode, progress: 
         files: The images.
         decode: From content to uint8 [size, size, channels], with a word on what was converted.
         progress: Where to say how far it is.
-        workers: Threads; 0 takes one per processor.
+        workers: Threads, or processes where there are many images; 0 takes one per processor.
 
     Raises:
         DataError: When images cannot be read; their names and number are given, the others are kept for the next call.
@@ -216,6 +231,51 @@ def prepare(root: Path, recipe: Recipe, files: Files, decode: Decode, progress: 
     return finished
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What a worker needs to know: it may be another process."""
+
+    path: Path
+    offset: int
+    bytes_per_image: int
+    decode: Decode
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One image: digests of its file and of its pixels, what was converted, what went wrong."""
+
+    name: str
+    file_sha256: bytes
+    pixels_sha256: bytes = b""
+    converted: str | None = None
+    failure: str | None = None
+
+
+def _decode_chunk(work: _Work, chunk: list[tuple[str, int, Given]]) -> list[_Made]:
+    """Decode some images into the array's file.
+
+    Written by position, not through a memory map: mapped pages would count as this process's memory, and a full disk
+    would kill it instead of raising an error.
+    """
+    made = []
+    with work.path.open("r+b") as stream:
+        for name, row, given in chunk:
+            digest = b""
+            try:
+                content = read_file(given) if isinstance(given, Path) else given
+                digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
+                pixels, converted = work.decode(content)
+            except DataError as error:
+                made.append(_Made(name, digest, failure=str(error)))
+                continue
+            data, at = pixels.tobytes(), work.offset + row * work.bytes_per_image
+            if len(data) != work.bytes_per_image or os.pwrite(stream.fileno(), data, at) != len(data):
+                raise StoreError(f"image {name} could not be written whole to {work.path.parent}; is the disk full?")
+            made.append(_Made(name, digest, hashlib.sha256(data).digest(), converted))
+    return made
+
+
 class _Build:
     """One preparation, from the journal of an interrupted one to the finished folder."""
 
@@ -225,7 +285,7 @@ class _Build:
         self._work, self._recipe, self._files, self._decode = work, recipe, files, decode
         self._progress, self._workers = progress, workers
         self._row = {name: k for k, name in enumerate(files.ids)}
-        self._done: dict[str, bytes] = {}
+        self._done: dict[str, tuple[bytes, bytes]] = {}
         self._converted: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._unwritten: list[str] = []
@@ -275,75 +335,54 @@ class _Build:
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         for line in whole.decode(errors="replace").split("\n"):
-            digest, _, rest = line.partition(" ")
-            converted, _, name = rest.partition(" ")
-            if name in self._row and _DIGEST.fullmatch(digest):
-                self._done[name] = bytes.fromhex(digest)
-                if converted != "-":
-                    self._converted[name] = converted
+            match = _LINE.fullmatch(line)
+            if match is not None and (name := match["name"]) in self._row:
+                self._done[name] = bytes.fromhex(match["file"]), bytes.fromhex(match["pixels"])
+                if match["converted"] != "-":
+                    self._converted[name] = match["converted"]
         # A torn last line would swallow the next one.
         path.write_bytes(whole)
 
     def _fill(self, missing: frozenset[str]) -> None:
+        from joblib import Parallel, delayed
+
+        # Worker processes pay from some thousand images on: what Python does around the decoder holds its lock.
+        backend = "loky" if self._workers > 1 and len(missing) >= PROCESSES_FROM else "threading"
+        work = _Work(self._work / IMAGES, self._offset, self._bytes_per_image, self._decode)
+        chunks = ([(name, self._row[name], content) for name, content in chunk] for chunk in
+                  _chunks(self._files.stream(missing)))  # fmt: skip
+        # `pre_dispatch` bounds what waits, so that memory does not grow with the data set.
+        parallel = Parallel(
+            n_jobs=self._workers, backend=backend, return_as="generator_unordered", batch_size=1,
+            pre_dispatch="3 * n_jobs",
+        )  # fmt: skip
         handle = self._progress.start(f"preparing {self._recipe.data_set} at {self._recipe.size} px", len(missing))
-        pending: deque[Future[list[tuple[str, bytes, str | None, str | None]]]] = deque()
         try:
-            # Written by position, not through a memory map: mapped pages would count as this process's memory, and
-            # a full disk would kill it instead of raising an error.
-            with (
-                (self._work / IMAGES).open("r+b") as images,
-                (self._work / _JOURNAL).open("ab") as journal,
-                ThreadPoolExecutor(self._workers) as pool,
-            ):
-
-                def collect() -> None:
-                    results = pending.popleft().result()
-                    self._note(results)
-                    if len(self._unwritten) >= _VOUCHED:
-                        self._vouch(images, journal)
-                    self._progress.advance(handle, len(results))
-
+            with (self._work / IMAGES).open("r+b") as images, (self._work / _JOURNAL).open("ab") as journal:
+                results = parallel(delayed(_decode_chunk)(work, chunk) for chunk in chunks)
                 try:
-                    for chunk in _chunks(self._files.stream(missing)):
-                        pending.append(pool.submit(self._work_on, images.fileno(), chunk))
-                        # Bounded, so that memory does not grow with the data set.
-                        while len(pending) > 2 * self._workers:
-                            collect()
-                    while pending:
-                        collect()
+                    for made in results:
+                        self._note(made)
+                        if len(self._unwritten) >= _VOUCHED:
+                            self._vouch(images, journal)
+                        self._progress.advance(handle, len(made))
                 finally:
-                    for future in pending:
-                        future.cancel()
+                    results.close()
                     self._vouch(images, journal)
         finally:
             self._progress.finish(handle)
 
-    def _work_on(self, file: int, chunk: list[tuple[str, Content]]) -> list[tuple[str, bytes, str | None, str | None]]:
-        """Decode some images into the array: (id, digest, what was converted, what went wrong)."""
-        results: list[tuple[str, bytes, str | None, str | None]] = []
-        for name, content in chunk:
-            digest = hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).digest()
-            try:
-                pixels, converted = self._decode(content)
-            except DataError as error:
-                results.append((name, digest, None, str(error)))
-                continue
-            data, at = pixels.tobytes(), self._offset + self._row[name] * self._bytes_per_image
-            if len(data) != self._bytes_per_image or os.pwrite(file, data, at) != len(data):
-                raise StoreError(f"image {name} could not be written whole to {self._work}; is the disk full?")
-            results.append((name, digest, converted, None))
-        return results
-
-    def _note(self, results: list[tuple[str, bytes, str | None, str | None]]) -> None:
+    def _note(self, made: list[_Made]) -> None:
         """Keep what was done for the next :meth:`_vouch`."""
-        for name, digest, converted, failure in results:
-            if failure is not None:
-                self._failed[name] = failure
+        for each in made:
+            if each.failure is not None:
+                self._failed[each.name] = each.failure
                 continue
-            self._done[name] = digest
-            if converted is not None:
-                self._converted[name] = converted
-            self._unwritten.append(f"{digest.hex()} {converted or '-'} {name}\n")
+            self._done[each.name] = each.file_sha256, each.pixels_sha256
+            if each.converted is not None:
+                self._converted[each.name] = each.converted
+            digests = f"{each.file_sha256.hex()} {each.pixels_sha256.hex()}"
+            self._unwritten.append(f"{digests} {each.converted or '-'} {each.name}\n")
 
     def _vouch(self, images: BinaryIO, journal: BinaryIO) -> None:
         """Write the journal, after the pixels that it vouches for have reached the disk."""
@@ -372,18 +411,19 @@ class _Build:
         import pyarrow.parquet as pq
 
         ids = self._files.ids
+        digests = [self._done[name] for name in ids]
+        columns = {"sha256": [file for file, _ in digests], "pixels_sha256": [pixels for _, pixels in digests]}
         table = pa.table(
-            {"id": pa.array(ids), "sha256": pa.array([self._done[name] for name in ids], type=pa.binary(32))}
+            {"id": pa.array(ids), **{key: pa.array(value, type=pa.binary(32)) for key, value in columns.items()}}
         )
         converted = Counter(self._converted.values())
         try:
             pq.write_table(table, self._work / ROWS, compression="zstd")
-            path = self._work / IMAGES
             content = {
                 "recipe": self._recipe.as_dict(),
                 "n": len(ids),
-                "bytes": path.stat().st_size,
-                "images_sha256": sha256_file(path),
+                "bytes": (self._work / IMAGES).stat().st_size,
+                "pixels_sha256": sha256_hex(b"".join(columns["pixels_sha256"])),
                 "converted": dict(sorted(converted.items())),
                 "signature": self._files.signature,
             }
@@ -398,12 +438,13 @@ class _Build:
             logger.warning("%s: converted to RGB: %s (the first is %s)", self._recipe.data_set, kinds, first)
 
 
-def _chunks(stream: Iterable[tuple[str, Content]]) -> Iterator[list[tuple[str, Content]]]:
-    chunk: list[tuple[str, Content]] = []
+def _chunks(stream: Iterable[tuple[str, Given]]) -> Iterator[list[tuple[str, Given]]]:
+    chunk: list[tuple[str, Given]] = []
     size = 0
     for name, content in stream:
         chunk.append((name, content))
-        size += len(content) if isinstance(content, bytes) else content.nbytes
+        # A file that is read later counts for little here: its bytes wait nowhere.
+        size += 0 if isinstance(content, Path) else len(content) if isinstance(content, bytes) else content.nbytes
         if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0

@@ -13,7 +13,7 @@ from benchmark.records.canonical import sha256_of
 from benchmark.tasks.containers import ARCHIVES, Container
 from benchmark.tasks.file_task import FileTask, drop_duplicates
 from benchmark.tasks.manifest import TEST, TRAIN, VALIDATION, Listing
-from benchmark.tasks.prepare import Content, Files
+from benchmark.tasks.prepare import Files, Given
 
 _PARTS = ("spuco_birds", "spuco_dogs")
 _PATH = re.compile(
@@ -58,10 +58,10 @@ class SpuCoAnimals(FileTask):
                 if match := _PATH.search(full):
                     members.setdefault(match.group(1), (k, name))
 
-        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Content]]:
+        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Given]]:
             for k, container in enumerate(containers):
                 names = {name: key for key, (which, name) in members.items() if which == k and key in wanted}
-                for name, content in container.stream(names):
+                for name, content in container.deferred(names):
                     yield names[name], content
 
         return Files(tuple(sorted(members)), stream, self.signature(folder))

@@ -17,7 +17,7 @@ from benchmark.tasks.containers import ARCHIVES, Container
 from benchmark.tasks.file_task import FileTask, drop_duplicates
 from benchmark.tasks.listings import read_listing
 from benchmark.tasks.manifest import Listing
-from benchmark.tasks.prepare import Content, Files, Prepared
+from benchmark.tasks.prepare import Files, Given, Prepared
 
 LISTING = "utkface"
 _NAME = re.compile(r"^(\d+)_([01])_([0-4])_\d+\.jpg\.chip\.jpg$")
@@ -85,8 +85,8 @@ class UTKFace(FileTask):
             logger.warning("%d file(s) are not of UTKFace and are left out: %s", len(strangers), shown)
         used = {name: members[name] for name in self.whole if name in members}
 
-        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Content]]:
-            for name, content in container.stream([used[key] for key in wanted]):
+        def stream(wanted: frozenset[str]) -> Iterator[tuple[str, Given]]:
+            for name, content in container.deferred([used[key] for key in wanted]):
                 yield PurePosixPath(name).name, content
 
         return Files(tuple(sorted(used)), stream, container.signature())

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from benchmark.evaluation.cell import ResolvedCell
-from benchmark.progress import Silent
 from benchmark.evaluation.run import Evaluation, evaluate_cell
 from benchmark.evaluation.score import score
+from benchmark.progress import Silent
 from benchmark.records.schema import Record
 
 IMAGES = 110

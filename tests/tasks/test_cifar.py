@@ -373,7 +373,7 @@ def test_the_hub_s_copy_gives_the_list_and_pixels_of_toronto_s(
     assert found.listing.ids == expected[0].ids
     np.testing.assert_array_equal(found.listing.y, expected[0].y)
     np.testing.assert_array_equal(found.listing.a, expected[0].a)
-    assert found.prepared(32).images_sha256 == expected[1].images_sha256
+    assert found.prepared(32).pixels_sha256 == expected[1].pixels_sha256
     assert found.manifest("0.9", 2).digest == expected[2].digest
 
 

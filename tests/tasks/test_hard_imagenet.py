@@ -375,7 +375,7 @@ def test_the_views_are_the_validation_images_that_have_a_mask_ten_times(task: Ha
 
 def test_every_view_is_its_image_ablated_with_its_own_mask(task: HardImageNet) -> None:
     views, root = task.views(224), Path(os.environ["GENBIAS_DATA"])
-    covered = decode_mask(mask(), 224, "center-square")[:, :, 0] > 0
+    covered = decode_mask(mask(), 224, "center-square")[0][:, :, 0] > 0
     assert 0 < covered.sum() < 224 * 224
     for k in (0, 29):
         name = views["clean"].rows.ids[k]

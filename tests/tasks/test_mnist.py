@@ -212,7 +212,7 @@ def test_torchvision_s_folder_of_unpacked_files_is_read(make: Callable[..., Path
     assert set(read) == {"train-00003", "test-09999"}
     prepared = mnist.prepared(32)
     for name, scan in read.items():
-        decoded, converted = task.decode(scan, 32)
+        decoded, converted = task.decoder(32)(scan)
         np.testing.assert_array_equal(decoded, prepared.open()[prepared.rows([name])[0]])
         assert converted is None
 
@@ -375,7 +375,7 @@ def test_the_hub_s_copy_gives_the_same_pixels(hub: Path, real_data: Path, mnist:
     ours = ColorizedMnist(mnist.card).prepared(32)
     assert ours.folder != mnist.prepared(32).folder
     assert (ours.ids, ours.sha256) == (mnist.prepared(32).ids, mnist.prepared(32).sha256)
-    assert ours.images_sha256 == mnist.prepared(32).images_sha256
+    assert ours.pixels_sha256 == mnist.prepared(32).pixels_sha256
 
 
 def test_a_part_of_the_hub_s_copy_is_refused_with_both_counts(

@@ -210,7 +210,7 @@ def test_a_damaged_store_of_prepared_images_is_named_and_made_again_when_it_is_d
         verify_task(animals())
     shutil.rmtree(prepared.folder)
     verify_task(animals())
-    assert animals().prepared(224).images_sha256 == prepared.images_sha256
+    assert animals().prepared(224).pixels_sha256 == prepared.pixels_sha256
 
 
 def test_verifying_gives_every_level_and_draw_its_digest_and_sizes(animals: Callable[[], SpuCoAnimals]) -> None:

@@ -256,7 +256,7 @@ PROGRAM = """
         return plain(content)
     print("ready", flush=True)
     prepared = prepare(Path({root!r}), RECIPE, source(images({n})), slow, Silent(), 2)
-    print(prepared.images_sha256)
+    print(prepared.pixels_sha256)
 """
 
 
@@ -285,7 +285,7 @@ def test_killed_in_the_middle_the_build_goes_on_where_it_was(root: Path, tmp_pat
     whole(prepared, contents)
     undisturbed = built(tmp_path / "other" / "prepared" / "toy", source(contents))
     assert (prepared.folder / IMAGES).read_bytes() == (undisturbed.folder / IMAGES).read_bytes()
-    assert (prepared.images_sha256, prepared.sha256) == (undisturbed.images_sha256, undisturbed.sha256)
+    assert (prepared.pixels_sha256, prepared.sha256) == (undisturbed.pixels_sha256, undisturbed.sha256)
     assert (prepared.folder / ROWS).read_bytes() == (undisturbed.folder / ROWS).read_bytes()
 
 
@@ -312,7 +312,7 @@ def without(path: Path, field: str) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "index cut": lambda folder: cut(folder / INDEX),
-    "index without a field": lambda folder: without(folder / INDEX, "images_sha256"),
+    "index without a field": lambda folder: without(folder / INDEX, "pixels_sha256"),
     "images cut": lambda folder: cut(folder / IMAGES),
     "images gone": lambda folder: (folder / IMAGES).unlink(),
     "rows cut": lambda folder: cut(folder / ROWS),

@@ -174,7 +174,7 @@ def test_every_real_file_is_the_pinned_one_and_verifying_says_partial(real: UTKF
     assert {each.state for each in found} == {"partial"}
     pinned = load_lock("splits").entries["utkface"]
     assert {split_key(CARD, each.level, each.draw): each.digest for each in found} == pinned
-    prepared = real.prepared(96)
+    prepared = real.prepared(100)
     assert (len(prepared.ids), prepared.converted) == (16_458, {})
     assert dict(zip(prepared.ids, prepared.sha256, strict=True)) == {name: real.pinned[name] for name in prepared.ids}
 
@@ -243,10 +243,10 @@ def test_every_form_gives_the_used_images_and_the_same_pixels(
     make(faces, form)
     task = accepted()
     assert set(task.listing.ids) - task.listing.missing == used(faces)
-    prepared = task.prepared(96)
+    prepared = task.prepared(100)
     assert set(prepared.ids) == used(faces)
     for name in sorted(used(faces))[::5]:
-        expected = decode(faces[name], 96, crop="none", scaled=True)[0]
+        expected = decode(faces[name], 100, crop="none", scaled=True)[0]
         np.testing.assert_array_equal(prepared.images([name])[0], expected)
 
 
@@ -255,7 +255,7 @@ def test_the_folder_inside_an_archive_may_be_called_anything(
     make: Callable[..., Path], faces: dict[str, bytes], prefix: str
 ) -> None:
     make(faces, "tar.gz", prefix)
-    assert set(accepted().prepared(96).ids) == used(faces)
+    assert set(accepted().prepared(100).ids) == used(faces)
 
 
 def test_the_folder_itself_may_be_named(
@@ -263,7 +263,7 @@ def test_the_folder_itself_may_be_named(
 ) -> None:
     folder = make(faces)
     monkeypatch.setenv("GENBIAS_DATA", str(folder / "UTKFace"))
-    assert set(accepted().prepared(96).ids) == used(faces)
+    assert set(accepted().prepared(100).ids) == used(faces)
 
 
 def test_of_a_copy_further_down_the_one_nearest_to_the_root_counts(
@@ -275,7 +275,7 @@ def test_of_a_copy_further_down_the_one_nearest_to_the_root_counts(
     make({**deeper, **{f"UTKFace/{name}": content for name, content in faces.items()}, **other}, "zip", "")
     task = accepted()
     with caplog.at_level(logging.WARNING):
-        prepared = task.prepared(96)
+        prepared = task.prepared(100)
     assert dict(zip(prepared.ids, prepared.sha256, strict=True)) == {
         name: hashlib.sha256(faces[name]).digest() for name in used(faces)
     }
@@ -291,7 +291,7 @@ def test_files_that_utkface_does_not_have_are_counted_in_one_warning_and_left_ou
     make({**faces, **strangers, "readme.txt": b"x", ".DS_Store": b"x"})
     task = accepted()
     with caplog.at_level(logging.WARNING):
-        assert set(task.prepared(96).ids) == used(faces)
+        assert set(task.prepared(100).ids) == used(faces)
     shown = ", ".join(sorted(strangers)[:5])
     assert [record.getMessage() for record in caplog.records] == [
         f"7 file(s) are not of UTKFace and are left out: {shown}"
@@ -303,7 +303,7 @@ def test_nothing_is_said_where_only_used_files_lie(
 ) -> None:
     make(faces)
     with caplog.at_level(logging.WARNING):
-        accepted().prepared(96)
+        accepted().prepared(100)
     assert caplog.records == []
 
 
@@ -315,10 +315,10 @@ def test_a_file_that_is_not_the_original_is_refused_by_name(make: Callable[..., 
     with pytest.raises(
         DataError, match=rf"1 file\(s\) of UTKFace are not the originals .*such as {re.escape(name)}; get them again"
     ):
-        accepted().prepared(96)
+        accepted().prepared(100)
     # What was prepared from it is not taken up by a later call either.
     with pytest.raises(DataError, match="are not the originals"):
-        accepted().prepared(96)
+        accepted().prepared(100)
 
 
 def test_a_file_that_was_put_right_in_its_place_is_read_again(
@@ -328,11 +328,11 @@ def test_a_file_that_was_put_right_in_its_place_is_read_again(
     other = faces[max(used(faces))]
     folder = make({**faces, name: other})
     with pytest.raises(DataError, match="are not the originals"):
-        accepted().prepared(96)
+        accepted().prepared(100)
     with (folder / "UTKFace" / name).open("r+b") as stream:  # as `cp` does, so that the folder itself does not change
         stream.write(faces[name])
         stream.truncate()
-    assert set(accepted().prepared(96).ids) == used(faces)
+    assert set(accepted().prepared(100).ids) == used(faces)
 
 
 def test_at_most_five_of_many_differing_files_are_named(make: Callable[..., Path], faces: dict[str, bytes]) -> None:
@@ -340,7 +340,7 @@ def test_at_most_five_of_many_differing_files_are_named(make: Callable[..., Path
     Image.new("RGB", (200, 200)).save(stream, "JPEG")
     make(dict.fromkeys(faces, stream.getvalue()))
     with pytest.raises(DataError, match=r"16 file\(s\) of UTKFace are not the originals") as caught:
-        accepted().prepared(96)
+        accepted().prepared(100)
     assert str(caught.value).count(".chip.jpg") == 5
 
 
@@ -349,14 +349,14 @@ def test_the_file_that_was_never_seen_may_hold_anything(make: Callable[..., Path
     Image.new("RGB", (200, 200), (9, 8, 7)).save(stream, "JPEG")
     make({**faces, UNSEEN: stream.getvalue()})
     task = accepted()
-    assert UNSEEN in task.prepared(96).ids
+    assert UNSEEN in task.prepared(100).ids
     assert UNSEEN not in task.listing.missing
 
 
 def test_unused_files_are_not_read(make: Callable[..., Path], faces: dict[str, bytes]) -> None:
     unused = dict.fromkeys(set(faces) - used(faces), b"neither a face nor an image")
     make({**faces, **unused})
-    assert set(accepted().prepared(96).ids) == used(faces)
+    assert set(accepted().prepared(100).ids) == used(faces)
 
 
 def test_a_small_copy_keeps_its_images_where_the_whole_data_set_has_them(
@@ -378,7 +378,7 @@ def test_nothing_here_is_not_available_and_says_what_to_do(tmp_path: Path, monke
     monkeypatch.setenv("GENBIAS_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("GENBIAS_DATA", str(tmp_path))
     task = accepted()
-    for ask in (lambda: task.listing, lambda: task.prepared(96), task.ids_at_hand):
+    for ask in (lambda: task.listing, lambda: task.prepared(100), task.ids_at_hand):
         with pytest.raises(NotAvailable, match=r"utkface are not here.*--from FOLDER.*UTKFace\.tar\.gz"):
             ask()
 
@@ -393,7 +393,7 @@ def test_a_web_page_in_place_of_the_archive_is_called_so(make: Callable[..., Pat
 def test_an_archive_without_a_used_image_is_refused(make: Callable[..., Path]) -> None:
     make({"readme.txt": b"x"}, "zip")
     with pytest.raises(DataError, match=r"the source of utkface holds no image"):
-        accepted().prepared(96)
+        accepted().prepared(100)
 
 
 def test_nothing_is_read_before_the_terms_are_accepted(
@@ -401,7 +401,7 @@ def test_nothing_is_read_before_the_terms_are_accepted(
 ) -> None:
     make(faces)
     task = UTKFace(CARD)
-    for ask in (lambda: task.listing, lambda: task.prepared(96), task.ids_at_hand):
+    for ask in (lambda: task.listing, lambda: task.prepared(100), task.ids_at_hand):
         with pytest.raises(DataError, match=r"utkface have terms.*non-commercial research.*--accept-terms"):
             ask()
     assert not (tmp_path / "store").exists()
