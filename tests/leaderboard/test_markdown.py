@@ -63,8 +63,8 @@ def test_a_board_of_one_run(maker):
     assert "- a: not ranked: self-reported\n- b: not ranked: fewer than 5 seeds\n" in text
     assert (
         "**Bias level ρ = 0.95.** small-cnn from scratch at 32 px. N = 990 training images, smallest populated group "
-        f"1, 60 populated groups, in each draw. Budget: B = 1,980 kept synthetic images, {steps:,} optimiser steps. Ran on: cpu = a processor."
-        in text
+        "1, 60 populated groups, in each draw. Budget: B = 1,980 kept synthetic images, "
+        f"{steps:,} optimiser steps. Ran on: cpu = a processor." in text
     )
 
 
