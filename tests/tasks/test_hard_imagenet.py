@@ -231,7 +231,7 @@ WRONG: dict[str, tuple[str, Callable[[], Any], str]] = {
         )
         for path in (
             f"train/{CODES[0]}/..", f"train/{CODES[0]}/../../../etc/passwd", f"train/{CODES[1]}/x.JPEG",
-            f"val/{CODES[0]}/x.JPEG", f"/train/{CODES[0]}/x.JPEG", f"../train/{CODES[0]}/x.JPEG", f"{CODES[0]}/x.JPEG",
+            f"val/{CODES[0]}/x.JPEG", f"../train/{CODES[0]}/x.JPEG", f"{CODES[0]}/x.JPEG",
             f"train/../{CODES[0]}/x.JPEG", "",
         )
     },
