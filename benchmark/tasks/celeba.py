@@ -254,6 +254,8 @@ def _hub_annotations(folder: Path, columns: Sequence[str]) -> Annotations:
         names += [f"{len(names) + k + 1:06d}.jpg" for k in range(count)]
         partition += [part] * count
         identity += [str(number) for number in split.values["celeb_id"]]
+        if strange := {type(value).__name__ for name in columns for value in split.values[name]} - {"bool"}:
+            raise DataError(f"the Hub's split {prefix} holds annotations of type {min(strange)}, expected bool")
         values.append(np.array([split.values[name] for name in columns], dtype=np.bool_).T)
     table = np.concatenate(values)
     by_name = {name: table[:, k] for k, name in enumerate(columns)}

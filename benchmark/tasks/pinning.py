@@ -165,7 +165,10 @@ def pin_task(task: Task, progress: Progress | None = None) -> None:
     splits = {split_key(task.card, *key): manifest.digest for key, manifest in manifests.items()}
     write_lock("splits", {**load_lock("splits").entries, name: splits})
     for lock, digests in _digests(task, set(_LOCKS)).items():
-        write_lock(lock, {**load_lock(lock).entries, name: digests})
+        entries = load_lock(lock).entries
+        # What a partial copy cannot compute, the digest of all files, stays as it was pinned.
+        kept = entries.get(name, {}) if lock == "sources" else {}
+        write_lock(lock, {**entries, name: {**kept, **digests}})
     counts = [
         common([level_counts_of(task, manifests[level, draw]) for draw in DRAWS]) for level in task.card.task.levels
     ]

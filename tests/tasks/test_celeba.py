@@ -534,7 +534,7 @@ def test_the_hub_s_copy_gives_the_pinned_splits_and_its_identities(
     assert task.units(rows)[:3] == [str((int(name[:6]) - 1) // 20) for name in rows.ids[:3]]
 
 
-@pytest.mark.parametrize("what", ["a row less", "a part gone", "no column", "no answer", "damaged"])
+@pytest.mark.parametrize("what", ["a row less", "a part gone", "no column", "no answer", "numbers", "damaged"])
 def test_a_hub_copy_that_is_not_the_data_set_is_refused(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -556,6 +556,10 @@ def test_a_hub_copy_that_is_not_the_data_set_is_refused(
         nothing = pa.array([None, *content.column("Blond_Hair").to_pylist()[1:]], pa.bool_())
         place = content.column_names.index("Blond_Hair")
         pq.write_table(content.set_column(place, "Blond_Hair", nothing), part)
+    elif what == "numbers":
+        signs = pa.array([1 if blond else -1 for blond in content.column("Blond_Hair").to_pylist()])
+        place = content.column_names.index("Blond_Hair")
+        pq.write_table(content.set_column(place, "Blond_Hair", signs), part)
     elif what == "damaged":
         part.write_bytes(damaged)
     said = {
@@ -563,6 +567,7 @@ def test_a_hub_copy_that_is_not_the_data_set_is_refused(
         "a part gone": (NotAvailable, r"are not here"),
         "no column": (DataError, r"valid-00001-of-00003\.parquet has no column 'Blond_Hair'"),
         "no answer": (DataError, r"valid-00001-of-00003\.parquet.*Blond_Hair"),
+        "numbers": (DataError, r"split valid holds annotations of type int, expected bool"),
         "damaged": (DataError, r"valid-00001-of-00003\.parquet cannot be read as Parquet"),
     }
     error, message = said[what]
