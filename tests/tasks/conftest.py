@@ -9,9 +9,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from benchmark.tasks.card import DataCard
 from benchmark.tasks.law import SplitLaw
 from benchmark.tasks.manifest import Listing, Rows
+from benchmark.tasks.task import Task
 
 
 def listing_of(groups: dict[tuple[int, int], int], partition: str | None = None, prefix: str = "") -> Listing:
@@ -77,6 +80,21 @@ def conflicting(rows: Rows, aligned: Sequence[int]) -> set[str]:
     return {i for i, y, a in zip(rows.ids, rows.y, rows.a, strict=True) if a != aligned[y]}
 
 
+class Toy(Task):
+    """A task over a listing of the test's own; its images are black."""
+
+    def __init__(self, card: DataCard, samples: Listing) -> None:
+        super().__init__(card)
+        self._samples = samples
+
+    def list_samples(self) -> Listing:
+        return self._samples
+
+    def render(self, rows: Rows) -> NDArray[np.uint8]:
+        size = self.card.task.pixels.size
+        return np.zeros((len(rows), size, size, 3), dtype=np.uint8)
+
+
 @dataclass(frozen=True)
 class Splits:
     """What the tests of this folder share."""
@@ -87,6 +105,7 @@ class Splits:
     law_of = staticmethod(law_of)
     order_of = staticmethod(order_of)
     conflicting = staticmethod(conflicting)
+    Task = Toy
 
 
 @pytest.fixture(scope="session")

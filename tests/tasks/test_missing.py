@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from benchmark.errors import DataError, InvalidValue
-from benchmark.tasks.card import DataCard, load_card
+from benchmark.tasks.card import load_card
 from benchmark.tasks.law import DRAWS, Splitter
 from benchmark.tasks.manifest import AUDIT, SPLITS, TEST, TRAIN, UNCOLOURED, VALIDATION, Listing, Manifest, Rows
 from benchmark.tasks.task import Task
@@ -31,21 +30,6 @@ def some_of(listing: Listing, share: float, seed: int) -> frozenset[str]:
 
 def table(rows: Rows) -> list[tuple[str, str, int, int]]:
     return list(zip(rows.ids, rows.sources, rows.y.tolist(), rows.a.tolist(), strict=True))
-
-
-class Toy(Task):
-    """A task over a listing of the test's own; its images are black."""
-
-    def __init__(self, card: DataCard, samples: Listing) -> None:
-        super().__init__(card)
-        self._samples = samples
-
-    def list_samples(self) -> Listing:
-        return self._samples
-
-    def render(self, rows: Rows) -> NDArray[np.uint8]:
-        size = self.card.task.pixels.size
-        return np.zeros((len(rows), size, size, 3), dtype=np.uint8)
 
 
 # --- the listing ---------------------------------------------------------------------------------------------------
@@ -179,13 +163,13 @@ def test_a_data_set_without_any_image_at_hand_is_an_error(toy: Any) -> None:
 
 
 @pytest.fixture
-def partial(toy: Any) -> Toy:
+def partial(toy: Any) -> Task:
     """UTKFace's card over a small listing, of which a tenth is missing."""
     listing = toy.listing_of({(0, 0): 100, (0, 1): 100, (1, 0): 50, (1, 1): 300})
-    return Toy(load_card("utkface"), lacking(listing, some_of(listing, 0.1, 1)))
+    return toy.Task(load_card("utkface"), lacking(listing, some_of(listing, 0.1, 1)))
 
 
-def test_a_task_gives_what_is_at_hand_and_on_demand_the_whole(partial: Toy) -> None:
+def test_a_task_gives_what_is_at_hand_and_on_demand_the_whole(partial: Task) -> None:
     here, whole = partial.manifest("0.9", 1), partial.manifest("0.9", 1, whole=True)
     assert {i for name in SPLITS for i in here.splits[name].sources}.isdisjoint(partial.listing.missing)
     assert {i for name in SPLITS for i in whole.splits[name].sources} & partial.listing.missing
@@ -194,21 +178,21 @@ def test_a_task_gives_what_is_at_hand_and_on_demand_the_whole(partial: Toy) -> N
     assert partial.manifest(".9", 1, whole=True) is whole
 
 
-def test_the_whole_split_of_a_task_that_lacks_nothing_is_its_split(partial: Toy) -> None:
-    task = Toy(partial.card, partial.known_listing())
+def test_the_whole_split_of_a_task_that_lacks_nothing_is_its_split(toy: Any, partial: Task) -> None:
+    task = toy.Task(partial.card, partial.known_listing())
     assert task.manifest("0.9", 1, whole=True) is task.manifest("0.9", 1)
     assert task.manifest("0.9", 1).digest == partial.manifest("0.9", 1, whole=True).digest
 
 
-def test_a_split_that_lacks_some_images_can_be_made_where_others_are_at_hand(partial: Toy) -> None:
+def test_a_split_that_lacks_some_images_can_be_made_where_others_are_at_hand(toy: Any, partial: Task) -> None:
     missing = partial.listing.missing
-    complete = Toy(partial.card, partial.known_listing())
+    complete = toy.Task(partial.card, partial.known_listing())
     for task in (partial, complete):
         assert task.manifest_without("0.99", 3, missing).digest == partial.manifest("0.99", 3).digest
         assert task.manifest_without("0.99", 3, frozenset()).digest == complete.manifest("0.99", 3).digest
 
 
-def test_what_was_missing_must_be_of_the_data_set_and_level_and_draw_must_exist(partial: Toy) -> None:
+def test_what_was_missing_must_be_of_the_data_set_and_level_and_draw_must_exist(partial: Task) -> None:
     with pytest.raises(DataError, match=r"'elsewhere\.jpg' is named as missing"):
         partial.manifest_without("0.9", 0, frozenset({"elsewhere.jpg"}))
     with pytest.raises(InvalidValue, match=r"no bias level 'balanced'"):
@@ -218,11 +202,11 @@ def test_what_was_missing_must_be_of_the_data_set_and_level_and_draw_must_exist(
             ask()
 
 
-def test_a_split_that_lacks_images_is_partial_whatever_the_lock_pins(partial: Toy) -> None:
+def test_a_split_that_lacks_images_is_partial_whatever_the_lock_pins(toy: Any, partial: Task) -> None:
     manifest: Manifest = partial.manifest("0.9", 0)
     assert partial.pin_state(manifest) == "partial"
     incomplete = Listing(partial.listing.ids, partial.listing.y, partial.listing.a, complete=False)
-    assert Toy(partial.card, incomplete).pin_state(manifest) == "partial"
+    assert toy.Task(partial.card, incomplete).pin_state(manifest) == "partial"
     # With every image, another listing than UTKFace's is an error, since the lock pins that.
     with pytest.raises(DataError, match=r"utkface@1 at 0\.9, draw 0: .*differs from splits\.lock"):
-        Toy(partial.card, partial.known_listing()).pin_state(manifest)
+        toy.Task(partial.card, partial.known_listing()).pin_state(manifest)

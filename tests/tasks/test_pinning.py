@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.errors import DamagedFile, DataError
@@ -23,10 +22,10 @@ from benchmark.progress import Silent
 from benchmark.records.files import read_json, write_json
 from benchmark.tasks import home
 from benchmark.tasks.block import LevelCounts
-from benchmark.tasks.card import DataCard, card_names, cards_folder, load_card, parse_card
+from benchmark.tasks.card import card_names, cards_folder, load_card, parse_card
 from benchmark.tasks.law import DRAWS
 from benchmark.tasks.locks import lock_path
-from benchmark.tasks.manifest import TRAIN, Listing, Rows
+from benchmark.tasks.manifest import TRAIN
 from benchmark.tasks.pinning import (
     agree,
     common,
@@ -38,27 +37,11 @@ from benchmark.tasks.pinning import (
     with_expected,
 )
 from benchmark.tasks.spuco import SpuCoAnimals
-from benchmark.tasks.task import Task
 
 COUNTS = LevelCounts(
     level="0.9", train=100, aligned=90, conflicting=10, populated_groups=4, smallest_group=3, validation=20,
     validation_conflicting=2, test=40, audit=5, groups=((3, 50), (40, 7)),
 )  # fmt: skip
-
-
-class Toy(Task):
-    """A task over a listing of the test's own; its images are black."""
-
-    def __init__(self, card: DataCard, samples: Listing) -> None:
-        super().__init__(card)
-        self._samples = samples
-
-    def list_samples(self) -> Listing:
-        return self._samples
-
-    def render(self, rows: Rows) -> NDArray[np.uint8]:
-        size = self.card.task.pixels.size
-        return np.zeros((len(rows), size, size, 3), dtype=np.uint8)
 
 
 # --- sizes ---------------------------------------------------------------------------------------------------------
@@ -93,7 +76,7 @@ def test_a_card_agrees_with_what_it_leaves_open() -> None:
 def test_sizes_of_a_manifest_are_counted_by_hand(toy: Any) -> None:
     # UTKFace's law: male–young and female–old are aligned; audit 5 %, test and validation 10 % of each group.
     listing = toy.listing_of({(0, 0): 200, (0, 1): 100, (1, 0): 100, (1, 1): 400})
-    task = Toy(load_card("utkface"), listing)
+    task = toy.Task(load_card("utkface"), listing)
     found = level_counts_of(task, task.manifest("0.9", 0))
     # Training: 150 of 200 and 300 of 400 aligned; 150/9 = 16.7 and 300/9 = 33.3 conflicting.
     # Validation: 20 and 40 aligned, 20/9 = 2.2 and 40/9 = 4.4 conflicting.
@@ -104,7 +87,7 @@ def test_sizes_of_a_manifest_are_counted_by_hand(toy: Any) -> None:
 
 
 def test_an_empty_group_is_not_the_smallest(toy: Any) -> None:
-    task = Toy(load_card("utkface"), toy.listing_of({(0, 0): 200, (1, 0): 100, (1, 1): 400}))
+    task = toy.Task(load_card("utkface"), toy.listing_of({(0, 0): 200, (1, 0): 100, (1, 1): 400}))
     found = level_counts_of(task, task.manifest("0.9", 0))
     assert (found.populated_groups, found.smallest_group) == (3, 33)
     assert found.groups == ((150, 0), (33, 300))
@@ -116,7 +99,7 @@ def test_groups_are_stated_up_to_twenty_of_them(toy: Any, classes: int, stated: 
     label = card.task.label.model_copy(update={"values": tuple(f"class {k}" for k in range(classes))})
     block = card.task.model_copy(update={"label": label, "aligned": ("young",) * classes})
     listing = toy.listing_of({(y, a): 40 for y in range(classes) for a in (0, 1)})
-    task = Toy(card.model_copy(update={"task": block}), listing)
+    task = toy.Task(card.model_copy(update={"task": block}), listing)
     assert (level_counts_of(task, task.manifest("0.9", 0)).groups is not None) == stated
 
 
@@ -239,17 +222,17 @@ def test_files_are_pinned_by_one_digest_over_ids_and_digests_where_all_are_here(
 
 def test_the_list_s_digest_depends_on_no_order_and_on_nothing_at_hand(toy: Any) -> None:
     listing = toy.listing_of({(0, 0): 3, (1, 1): 2}, TRAIN)
-    task = Toy(load_card("utkface"), listing)
+    task = toy.Task(load_card("utkface"), listing)
     lines = [f"0-0-{k:05d}\ttrain\t0\t0\n" for k in range(3)] + [f"1-1-{k:05d}\ttrain\t1\t1\n" for k in range(2)]
     expected = {"samples": hashlib.sha256("".join(lines).encode()).hexdigest()}
     assert task.list_digests() == expected
-    assert Toy(task.card, toy.shuffled(listing, 3)).list_digests() == expected
-    assert Toy(task.card, replace(listing, missing=frozenset({"0-0-00001"}))).list_digests() == expected
-    assert Toy(task.card, replace(listing, a=1 - listing.a)).list_digests() != expected
+    assert toy.Task(task.card, toy.shuffled(listing, 3)).list_digests() == expected
+    assert toy.Task(task.card, replace(listing, missing=frozenset({"0-0-00001"}))).list_digests() == expected
+    assert toy.Task(task.card, replace(listing, a=1 - listing.a)).list_digests() != expected
 
 
 def test_only_rendered_pixels_have_digests_and_only_files_have_lists(toy: Any) -> None:
-    task = Toy(load_card("utkface"), toy.listing_of({(y, a): 40 for y in (0, 1) for a in (0, 1)}))
+    task = toy.Task(load_card("utkface"), toy.listing_of({(y, a): 40 for y in (0, 1) for a in (0, 1)}))
     assert pixel_digests(task) == {}
     assert source_digests(task) == {}  # such a task lies in a package
 
@@ -264,7 +247,7 @@ def test_a_part_of_a_data_set_is_not_pinned_and_nothing_is_written(
     files += [cards_folder() / f"{name}.md" for name in ("spuco-animals", "utkface")]
     before = [file.read_bytes() for file in files]
     listing = replace(toy.listing_of({(y, a): 40 for y in (0, 1) for a in (0, 1)}), complete=False)
-    for task in (animals(), Toy(load_card("utkface"), listing)):
+    for task in (animals(), toy.Task(load_card("utkface"), listing)):
         with pytest.raises(DataError, match=r"(spuco-animals|utkface)@1 is only partly at hand"):
             pin_task(task, Silent())
     assert [file.read_bytes() for file in files] == before
