@@ -327,10 +327,10 @@ def test_an_idx_file_is_read_packed_or_not_whatever_it_is_called(tmp_path: Path)
         GOOD.replace(b"\x08\x01", b"\x09\x01"),
         GOOD[:4] + b"\0\0\0\4" + GOOD[8:],
         b"\x01\x08\0\0\3\0\0\0" + GOOD[8:],
-        gzip.compress(GOOD)[:-1],
-        gzip.compress(GOOD)[:-8] + bytes(8),
+        gzip.compress(GOOD, mtime=0)[:-1],
+        gzip.compress(GOOD, mtime=0)[:-8] + bytes(8),
         b"\x1f\x8b",
-        gzip.compress(GOOD) + gzip.compress(b"\1"),
+        gzip.compress(GOOD, mtime=0) + gzip.compress(b"\1", mtime=0),
     ],
 )  # fmt: skip
 def test_a_damaged_idx_file_is_refused(tmp_path: Path, content: bytes) -> None:
