@@ -66,9 +66,9 @@ def pil_loop(paths: list[Path], size: int) -> float:
     return len(paths) / (time.perf_counter() - start)
 
 
-@pytest.mark.parametrize(("size", "bound"), [(64, 3), (96, 3), (224, 0)])
+@pytest.mark.parametrize(("size", "bound"), [(100, 3), (64, 0), (224, 0)])
 def test_preparing_utkface(benchmark, task: UTKFace, faces: Path, tmp_path: Path, size: int, bound: float) -> None:
-    """All 23,707 files at the sizes of the card's recipes; 224 (no scaled decoding, twice the work) for the record."""
+    """All 23,707 files at the size of the task; at that of the recipe `small` and at 224 for the record."""
     container = Container(faces / "UTKFace")
     names = container.names()
     files = Files(tuple(names), container.stream, container.signature())
@@ -94,12 +94,21 @@ def test_preparing_utkface(benchmark, task: UTKFace, faces: Path, tmp_path: Path
 
 
 MEMORY = """
-import resource, sys
+import re, sys
+from pathlib import Path
+import psutil
 from benchmark.progress import Silent
 from benchmark.tasks.card import load_card
 from benchmark.tasks.utkface import UTKFace
-UTKFace(load_card("utkface")).make_ready(96, Silent())
-sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+def peak(pid):
+    # Not getrusage: a program inherits the peak of the one that started it.
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+task = UTKFace(load_card("utkface"))
+task.make_ready(task.card.task.pixels.size, Silent())
+me = psutil.Process()
+sys.stdout.write(str(sum(peak(p.pid) for p in (me, *me.children(recursive=True)))))
 """
 
 
@@ -112,7 +121,7 @@ def test_memory_of_preparing_utkface(benchmark, task: UTKFace) -> None:
 
     benchmark.pedantic(measure, rounds=1)
     benchmark.extra_info["peak_mib"] = peaks[0] / 2**20
-    sys.stderr.write(f"peak memory of preparing UTKFace: {peaks[0] / 2**20:.0f} MiB\n")
+    sys.stderr.write(f"peak memory of preparing UTKFace, workers included: {peaks[0] / 2**20:.0f} MiB\n")
     assert peaks[0] < 2**30
 
 
