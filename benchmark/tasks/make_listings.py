@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ UNSEEN = "5_0_1_20170117193745507.jpg.chip.jpg"
 """Of UTKFace's 23,708 files the one that no copy at hand holds: its name is pinned, its content is not."""
 
 
-def mnist_columns(folder: Path) -> dict[str, object]:
+def mnist_columns(folder: Path) -> dict[str, Any]:
     """Return ids and labels of MNIST."""
     import pyarrow as pa
 
@@ -30,7 +31,7 @@ def mnist_columns(folder: Path) -> dict[str, object]:
     return {"id": pa.array(ids), "y": pa.array(np.concatenate(list(parts.values())))}
 
 
-def utkface_columns(archive: Path) -> dict[str, object]:
+def utkface_columns(archive: Path) -> dict[str, Any]:
     """Return names and digests of UTKFace, the unseen file among them without a digest."""
     import pyarrow as pa
 
