@@ -50,7 +50,8 @@ No finished run has been accepted. Make one with `genbias-bench evaluate --metho
 HOW_TO_REPRODUCE = """\
 ## How to reproduce a row
 
-    genbias-bench evaluate --task TASK --method METHOD --level LEVEL --seed SEED [--set NAME=VALUE] [--generator NAME]
+    genbias-bench evaluate --task TASK --method METHOD --bias-level LEVEL --seed SEED \\
+        [--recipe NAME] [--set NAME=VALUE] [--generator NAME]
     genbias-bench score RECORD
 
 The first makes one run, that is one seed of a row. On the same device with the same number of threads it gives the same

@@ -7,9 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 _SEED_BITS = 63
 
 
@@ -32,11 +29,6 @@ def canonical_json(value: Any) -> bytes:
 def sha256_hex(data: bytes | memoryview) -> str:
     """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
-
-
-def sha256_array(array: NDArray[Any]) -> str:
-    """Return the SHA-256 of an array's values in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def sha256_of(value: Any) -> str:

@@ -77,6 +77,15 @@ def test_describe_tells_a_tasks_sizes(cli: Cli) -> None:
     assert described["default_level"] == "0.95"
 
 
+def test_the_board_s_words_name_options_that_evaluate_has(cli: Cli) -> None:
+    from leaderboard.wording import HOW_TO_REPRODUCE
+
+    command = HOW_TO_REPRODUCE.partition("genbias-bench evaluate")[2].partition("genbias-bench score")[0]
+    named = {word.strip("[]") for word in command.split() if word.strip("[").startswith("--")}
+    assert {"--task", "--bias-level", "--recipe"} <= named
+    assert named <= set(cli("evaluate", "--help").stdout.replace(",", " ").split())
+
+
 def test_data_verify_finds_every_split_pinned(cli: Cli) -> None:
     found = json.loads(cli("data", "verify", "colorized-digits", "--json").stdout)
     assert len(found) == 20

@@ -6,13 +6,11 @@ import hashlib
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmark.records.canonical import (
     canonical_json,
     derive_seed,
-    sha256_array,
     sha256_file,
     sha256_folder,
     sha256_of,
@@ -49,10 +47,6 @@ def test_digests_are_plain_sha256(tmp_path: Path) -> None:
     assert sha256_of({"a": 1}) == hashlib.sha256(b'{"a":1}').hexdigest()
     (tmp_path / "f").write_bytes(b"abc" * 100_000)
     assert sha256_file(tmp_path / "f") == hashlib.sha256(b"abc" * 100_000).hexdigest()
-    array = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert sha256_array(array) == hashlib.sha256(bytes(range(6))).hexdigest()
-    assert sha256_array(np.asfortranarray(array)) == sha256_array(array)
-    assert sha256_array(array.T) == hashlib.sha256(bytes([0, 3, 1, 4, 2, 5])).hexdigest()
 
 
 def test_a_seed_is_pinned_for_ever() -> None:
