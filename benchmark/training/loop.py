@@ -5,7 +5,6 @@ One training writes a checkpoint for each selection rule. Deterministic given th
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,17 +18,29 @@ from torch import nn
 from torch.nn import functional
 
 from benchmark.contract.images import ImageSet, attributes_for_measurement
+from benchmark.contract.method import Trainable
 from benchmark.contract.tracks import SelectionRule
-from benchmark.errors import TrainingDiverged
+from benchmark.errors import InvalidValue, TrainingDiverged
 from benchmark.tasks.lazy import Images
 from benchmark.training.backbones import load_backbone
 from benchmark.training.device import Precision
-from benchmark.training.losses import Batches, LossName, Objective, group_index
+from benchmark.training.features import (
+    Features,
+    Normaliser,
+    Prepare,
+    autocast,
+    features_of,
+    last_layer,
+    logits_of,
+    with_penultimate,
+)
+from benchmark.training.losses import Batches, LossName, Objective, contrastive_loss, group_index
 from benchmark.training.pixels import Pixels
+
+__all__ = ["Normaliser", "Outcome", "TrainingConfig", "autocast", "logits_of", "predict", "train_classifier"]
 
 State = dict[str, torch.Tensor]
 _CHECK_EVERY = 50
-_PREDICT_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,12 @@ class TrainingConfig:
         seed: Seed of the batches' order.
         mean: Normalisation per channel, for pixels in 0..1.
         std: Normalisation per channel.
+        trainable: Which weights move. With ``last-layer`` everything before it stays bit for bit as it was, the
+            statistics of batch normalisation included.
+        contrastive: Weight of the supervised contrastive loss, which is added to ``loss``.
+
+    Raises:
+        InvalidValue: For a weight that is no weight, or one that could move nothing.
     """
 
     spec: Mapping[str, Any]
@@ -60,6 +77,18 @@ class TrainingConfig:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     precision: Precision
+    trainable: Trainable = "all"
+    contrastive: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        if not 0 <= self.contrastive < math.inf:
+            raise InvalidValue(f"the weight {self.contrastive} of the contrastive loss must be a number from 0 up")
+        if self.contrastive and self.trainable == "last-layer":
+            raise InvalidValue(
+                f"a contrastive loss (weight {self.contrastive}) moves features, but only the last layer is trained; "
+                "train all weights or set its weight to 0"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for identities."""
@@ -73,38 +102,6 @@ class Outcome:
     checkpoints: dict[SelectionRule, State] = field(default_factory=dict)
     steps_at: dict[SelectionRule, int] = field(default_factory=dict)
     curves: list[dict[str, float | int | None]] = field(default_factory=list)
-
-
-class Normaliser:
-    """Turns uint8 batches into normalised float images on the device, in one fused multiply and add."""
-
-    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device) -> None:
-        scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, 3, 1, 1)
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, 3, 1, 1)
-        self._scale, self._shift = scale, shift
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Map uint8 [n, 3, h, w] to float32 of the same shape and memory format."""
-        return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
-
-
-def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
-    """Return bf16 autocast, or nothing in float32."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def logits_of(
-    model: nn.Module, images: Pixels, normalise: Normaliser, device: torch.device, precision: Precision
-) -> torch.Tensor:
-    """Return float32 logits [n, classes] of uint8 images, in evaluation mode and in batches."""
-    model.eval()
-    parts = []
-    with torch.inference_mode(), autocast(device, precision):
-        for part in images.slices(_PREDICT_BATCH):
-            parts.append(model(normalise(part)).float())
-    return torch.cat(parts)
 
 
 def train_classifier(
@@ -134,17 +131,19 @@ def train_classifier(
     order = islice(Batches(len(images), config.batch_size, group, config.loss, config.seed), config.steps)
     objective = Objective(config.loss, group, device)
     group = None if group is None else group.to(device)
-    pixels, y = Pixels(images.images, device), torch.tensor(images.y, device=device)
-    normalise = Normaliser(config.mean, config.std, device)
-    optimiser, schedule = _optimiser(model, config, device)
-    selector = Selector(config, validation, normalise, device)
+    y = torch.tensor(images.y, device=device)
+    trained = _trained_part(config, model, images, validation, device)
+    optimiser, schedule = _optimiser(trained.part, config, device)
+    selector = Selector(config, validation, trained, device)
     checks = {math.ceil(config.steps * k / config.evaluations) for k in range(1, config.evaluations + 1)}
     running, since = torch.zeros((), device=device), 0
-    for step, (index, batch) in enumerate(pixels.batches(order), 1):
-        _training_mode(model, config.freeze_bn)
+    for step, (index, batch) in enumerate(trained.training.batches(order), 1):
+        _training_mode(trained.part, config.freeze_bn)
         with autocast(device, config.precision):
-            logits = model(normalise(batch))
+            logits, features = _forward(trained.part, trained.prepare(batch), config.contrastive)
         loss = objective(logits, y[index], None if group is None else group[index])
+        if features is not None:
+            loss = loss + config.contrastive * contrastive_loss(features, y[index])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -153,10 +152,40 @@ def train_classifier(
         if step in checks or step % _CHECK_EVERY == 0:
             mean_loss = _finite(float(running) / since, step, float(schedule.get_last_lr()[0]))
             if step in checks:
-                selector.look(model, step, mean_loss)
+                selector.look(step, mean_loss)
             running, since = torch.zeros((), device=device), 0
         progress(1)
     return selector.outcome
+
+
+@dataclass(frozen=True)
+class _TrainedPart:
+    """The part of a model that is trained and what it sees: all of it and images, or its last layer and features."""
+
+    model: nn.Module
+    part: nn.Module
+    prepare: Prepare
+    training: Pixels | Features
+    validation: Pixels | Features
+
+
+def _trained_part(
+    config: TrainingConfig, model: nn.Module, images: ImageSet, validation: ImageSet, device: torch.device
+) -> _TrainedPart:
+    normalise = Normaliser(config.mean, config.std, device)
+    if config.trainable == "all":
+        return _TrainedPart(model, model, normalise, Pixels(images.images, device), Pixels(validation.images, device))
+
+    def features(of: ImageSet) -> Features:
+        # Nothing before the last layer moves, so its inputs are constants: every image is looked at once.
+        return Features(features_of(model, Pixels(of.images, device, limit=0), normalise, device, config.precision))
+
+    return _TrainedPart(model, last_layer(model), nn.Identity(), features(images), features(validation))
+
+
+def _forward(part: nn.Module, batch: torch.Tensor, contrastive: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return logits, and the penultimate features where the loss wants them."""
+    return with_penultimate(part, batch) if contrastive else (part(batch), None)
 
 
 def _groups(config: TrainingConfig, images: ImageSet) -> torch.Tensor | None:
@@ -181,15 +210,15 @@ def _training_mode(model: nn.Module, freeze_bn: bool) -> None:
 
 
 def _optimiser(
-    model: nn.Module, config: TrainingConfig, device: torch.device
+    part: nn.Module, config: TrainingConfig, device: torch.device
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     fused = device.type in ("cpu", "cuda")
     optimiser: torch.optim.Optimizer
     if config.optimiser == "sgd":
-        optimiser = torch.optim.SGD(model.parameters(), momentum=0.9, fused=fused, **options)
+        optimiser = torch.optim.SGD(part.parameters(), momentum=0.9, fused=fused, **options)
     else:
-        optimiser = torch.optim.AdamW(model.parameters(), fused=fused, **options)
+        optimiser = torch.optim.AdamW(part.parameters(), fused=fused, **options)
     warmup = max(1, round(config.steps * config.warmup_share))
 
     def factor(step: int) -> float:
@@ -208,22 +237,22 @@ class Selector:
     """
 
     def __init__(
-        self, config: TrainingConfig, validation: ImageSet, normalise: Normaliser, device: torch.device
+        self, config: TrainingConfig, validation: ImageSet, trained: _TrainedPart, device: torch.device
     ) -> None:
-        self._config, self._normalise, self._device = config, normalise, device
-        self._pixels = Pixels(validation.images, device)
+        self._config, self._trained, self._device = config, trained, device
         self._y = torch.tensor(validation.y, device=device)
         a = torch.tensor(attributes_for_measurement(validation), device=device)
         self._group = self._y * validation.names.shape[1] + a
         self._best: dict[SelectionRule, float] = {}
         self.outcome = Outcome()
 
-    def look(self, model: nn.Module, step: int, training_loss: float) -> None:
+    def look(self, step: int, training_loss: float) -> None:
         """Measure on validation and update the checkpoints."""
         row: dict[str, float | int | None] = {"step": step, "training_loss": training_loss}
         scores: dict[SelectionRule, float] = {}
         if len(self._y):
-            logits = logits_of(model, self._pixels, self._normalise, self._device, self._config.precision)
+            part, prepare, seen = self._trained.part, self._trained.prepare, self._trained.validation
+            logits = logits_of(part, seen, prepare, self._device, self._config.precision)
             each = functional.cross_entropy(logits, self._y, reduction="none").double()
             present = torch.bincount(self._group)
             means = torch.zeros(len(present), dtype=torch.float64, device=self._device)
@@ -236,7 +265,7 @@ class Selector:
         row["validation_loss"] = scores.get(SelectionRule.VALIDATION_AVERAGE)
         row["validation_worst_group_loss"] = scores.get(SelectionRule.VALIDATION_WORST_GROUP)
         self.outcome.curves.append(row)
-        state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.detach().cpu().clone() for name, tensor in self._trained.model.state_dict().items()}
         for rule, score in scores.items():
             if score < self._best.get(rule, math.inf):
                 self._best[rule] = score

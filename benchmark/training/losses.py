@@ -1,11 +1,13 @@
-"""Losses and the batches that go with them: ERM, resampling, reweighting, Group-DRO."""
+"""Losses and the batches that go with them: ERM, resampling, reweighting, Group-DRO, supervised contrastive."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from benchmark.errors import InvalidValue
@@ -13,6 +15,7 @@ from benchmark.errors import InvalidValue
 LossName = Literal["erm", "resampling", "reweighting", "group-dro"]
 LOSSES: tuple[LossName, ...] = ("erm", "resampling", "reweighting", "group-dro")
 GROUP_DRO_STEP = 0.01
+TEMPERATURE = 0.1
 
 
 def group_index(y: torch.Tensor, a: torch.Tensor, synthetic: torch.Tensor | None, n_attributes: int) -> torch.Tensor:
@@ -102,3 +105,23 @@ class Objective:
             q = self._q * torch.exp(GROUP_DRO_STEP * means.detach())
             self._q = q / q.sum()
         return (self._q * means).sum()
+
+
+def contrastive_loss(features: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the supervised contrastive loss of a batch (Khosla 2020, temperature 0.1): labels alike lie together.
+
+    The mean is over images whose label another image of the batch shares; 0 where there is none, or no other label.
+
+    Args:
+        features: Penultimate features [n, d]; their length does not matter.
+        y: Labels [n].
+    """
+    loss: torch.Tensor = _supervised_contrastive()(features.float(), y)
+    return loss
+
+
+@functools.cache
+def _supervised_contrastive() -> nn.Module:
+    from pytorch_metric_learning.losses import SupConLoss
+
+    return SupConLoss(temperature=TEMPERATURE)

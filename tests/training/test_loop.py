@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from benchmark.contract.images import GroupNames, ImageSet
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import TrainingDiverged, UndeclaredGroupLabels
 from benchmark.tasks.catalog import load_task
 from benchmark.training.augment import augmented_copies
-from benchmark.training.backbones import build_backbone, fresh_state, state_digest
+from benchmark.training.backbones import build_backbone, fresh_state, load_backbone, state_digest
+from benchmark.training.features import logits_of
 from benchmark.training.loop import Normaliser, TrainingConfig, predict, train_classifier
+from benchmark.training.losses import Batches
 from benchmark.training.pixels import Pixels
 from benchmark.training.remember import load_outcome, save_outcome, training_key
 from benchmark.training.specs import backbone_spec, weights_identity
@@ -26,6 +30,7 @@ CONFIG = TrainingConfig(
     evaluations=3, loss="erm", groups="y,a", freeze_bn=False, seed=5, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
     precision="float32",
 )  # fmt: skip
+LAST_LAYER = dataclasses.replace(CONFIG, trainable="last-layer")
 
 
 def digits(split: str, n: int, granted: Track = Track.TRAIN) -> ImageSet:
@@ -102,6 +107,66 @@ def test_frozen_batch_statistics_stay_as_they_were() -> None:
     assert not torch.equal(moving[name], initial[name])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_the_last_layer_leaves_everything_else_bit_equal(precision: str) -> None:
+    initial = fresh_state(SPEC, 0)
+    outcome = run(dataclasses.replace(LAST_LAYER, precision=precision))
+    for state in outcome.checkpoints.values():
+        changed = {name for name in initial if not torch.equal(state[name], initial[name])}
+        assert changed == {"fc.weight", "fc.bias"}
+        assert state.keys() == initial.keys()
+
+
+def test_the_last_layer_is_trained_as_if_images_went_through_the_frozen_model() -> None:
+    images, initial = digits("train", 96), fresh_state(SPEC, 0)
+    config = dataclasses.replace(LAST_LAYER, optimiser="sgd", learning_rate=0.5, warmup_share=1.0, steps=3)
+    model = load_backbone(SPEC, initial).eval()
+    optimiser = torch.optim.SGD(model.fc.parameters(), momentum=0.9, weight_decay=0.01)
+    order, y = iter(Batches(96, 16, None, "erm", config.seed)), torch.tensor(images.y)
+    normalise = Normaliser(config.mean, config.std, CPU)
+    for step in range(3):
+        optimiser.param_groups[0]["lr"] = 0.5 * (step + 1) / 3
+        index = next(order)
+        optimiser.zero_grad()
+        functional.cross_entropy(model(normalise(Pixels(images.images, CPU).batch(index))), y[index]).backward()
+        optimiser.step()
+    trained = run(config, images).checkpoints[SelectionRule.LAST]
+    assert not torch.allclose(trained["fc.weight"], initial["fc.weight"], atol=1e-3)
+    torch.testing.assert_close(trained["fc.weight"], model.fc.weight.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(trained["fc.bias"], model.fc.bias.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_training_the_last_layer_validates_the_whole_model() -> None:
+    outcome, validation = run(LAST_LAYER), digits("validation", 64)
+    model = load_backbone(SPEC, outcome.checkpoints[SelectionRule.LAST])
+    logits = logits_of(model, Pixels(validation.images, CPU), Normaliser(CONFIG.mean, CONFIG.std, CPU), CPU, "float32")
+    loss = functional.cross_entropy(logits, torch.tensor(validation.y))
+    assert outcome.curves[-1]["validation_loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert outcome.curves[-1]["validation_loss"] < outcome.curves[0]["validation_loss"]
+
+
+def test_training_the_last_layer_takes_every_loss_and_an_empty_validation_split() -> None:
+    digests = {state_digest(run(dataclasses.replace(LAST_LAYER, loss=loss)).checkpoints[SelectionRule.LAST])
+               for loss in ("erm", "resampling", "reweighting", "group-dro")}  # fmt: skip
+    assert len(digests) == 4
+    empty, train = digits("validation", 0), digits("train", 32)
+    outcome = train_classifier(LAST_LAYER, train, empty, fresh_state(SPEC, 0), CPU, lambda n: None)
+    assert set(outcome.checkpoints) == {SelectionRule.LAST}
+
+
+@pytest.mark.slow
+def test_training_the_last_layer_is_much_faster() -> None:
+    images, validation, initial = digits("train", 512), digits("validation", 64), fresh_state(SPEC, 0)
+
+    def seconds(config: TrainingConfig) -> float:
+        longer = dataclasses.replace(config, steps=200, batch_size=64)
+        start = time.perf_counter()
+        train_classifier(longer, images, validation, initial, CPU, lambda n: None)
+        return time.perf_counter() - start
+
+    assert min(seconds(LAST_LAYER) for _ in range(2)) * 5 < seconds(CONFIG)
+
+
 def test_a_group_loss_needs_the_declared_track() -> None:
     config = dataclasses.replace(CONFIG, loss="group-dro")
     with pytest.raises(UndeclaredGroupLabels, match="declares track 'none'"):
@@ -146,7 +211,8 @@ def test_the_training_key_moves_with_everything_that_matters() -> None:
 
     changed = {key(), key(images="j"), key(validation="u"), key(initial="x")}
     changed |= {key(dataclasses.replace(CONFIG, seed=6)), key(dataclasses.replace(CONFIG, steps=13))}
-    assert len(changed) == 6
+    changed |= {key(LAST_LAYER), key(dataclasses.replace(CONFIG, contrastive=0.5))}
+    assert len(changed) == 8
 
 
 def test_copies_are_near_their_originals_but_not_equal_and_follow_the_seed() -> None:
