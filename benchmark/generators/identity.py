@@ -1,14 +1,17 @@
 """Which generator is meant: from a name on the command line to an identity that a record can hold (torch-free).
 
 `resolve_generator` is called before anything heavy is imported; `pipelines.load_pipeline` takes what it returns.
+`resolve_model` is what it shares with `clip_identity`: folders, the local cache and the Hub.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from benchmark.errors import DamagedFile, GeneratorError, InvalidValue, NotAvailable, UnknownName
 from benchmark.records.canonical import sha256_folder
@@ -30,8 +33,8 @@ _content_hashes: dict[Path, tuple[object, str]] = {}
 
 
 @dataclass(frozen=True)
-class GeneratorIdentity:
-    """What a record says about a generator.
+class ModelIdentity:
+    """What a record says about a model that others made.
 
     Attributes:
         kind: A folder on this machine, or a repository on the Hub.
@@ -55,6 +58,37 @@ class GeneratorIdentity:
             "revision": self.revision,
             "content_sha256": self.content_sha256,
         }
+
+
+class GeneratorIdentity(ModelIdentity):
+    """What a record says about a generator."""
+
+
+Identity = TypeVar("Identity", bound=ModelIdentity)
+
+
+@dataclass(frozen=True)
+class ModelKind(Generic[Identity]):
+    """What a name has to mean, and how that is checked without loading anything.
+
+    Attributes:
+        noun: What messages call it.
+        identity: What a name becomes.
+        index: The file that every such folder and repository has.
+        forms: Which names there are, for messages.
+        known: Names besides folders and Hub ids, for messages.
+        check_folder: Takes a folder and what to call it; raises `GeneratorError` for anything else or incomplete.
+        check_listing: Takes the file names of a repository, its configuration where the Hub knows it, and what to
+            call it; raises likewise.
+    """
+
+    noun: str
+    identity: type[Identity]
+    index: str
+    forms: str
+    known: tuple[str, ...]
+    check_folder: Callable[[Path, str], object]
+    check_listing: Callable[[Sequence[str], Mapping[str, Any] | None, str], object]
 
 
 class GeneratorEntry(NamedTuple):
@@ -93,17 +127,34 @@ def resolve_generator(name: str, *, offline: bool) -> GeneratorIdentity:
     if name == TINY_SD:
         if not _BUNDLED.is_dir():
             raise NotAvailable("tiny-sd is missing from this installation; reinstall genbias-bench")
-        return _local(TINY_SD, _BUNDLED)
+        return _local(_GENERATOR, TINY_SD, _BUNDLED)
+    return resolve_model(_GENERATOR, name, offline=offline)
+
+
+def resolve_model(kind: ModelKind[Identity], name: str, *, offline: bool) -> Identity:
+    """Turn a folder or a Hub id into an identity; a folder that exists goes before a Hub id of the same spelling.
+
+    Args:
+        kind: What the name has to mean.
+        name: A folder, or a Hub id ``org/name`` with or without ``@revision`` (branch, tag or commit).
+        offline: Use only what is on this machine.
+
+    Raises:
+        UnknownName: For something that is neither a folder nor a plausible Hub id, or not on the Hub.
+        InvalidValue: For a file, or a path where there is nothing.
+        GeneratorError: For what fails the checks of its kind.
+        NotAvailable: When the Hub cannot be asked, or an offline model was never downloaded.
+    """
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return _local(folder.resolve().name, folder.resolve())
+        return _local(kind, folder.resolve().name, folder.resolve())
     if name and folder.exists():
-        raise InvalidValue(f"generator {name!r} is a file; give the folder that holds {MODEL_INDEX}")
+        raise InvalidValue(f"{kind.noun} {name!r} is a file; give the folder that holds {kind.index}")
     if (match := _HUB_ID.fullmatch(name)) is not None and ".." not in name:
-        return _hub(match["repo"], match["revision"] or "main", offline=offline)
+        return _hub(kind, match["repo"], match["revision"] or "main", offline=offline)
     if name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1:
-        raise InvalidValue(f"there is no folder {name!r}. {_FORMS}")
-    raise UnknownName("generator", name, [TINY_SD], _FORMS)
+        raise InvalidValue(f"there is no folder {name!r}. {kind.forms}")
+    raise UnknownName(kind.noun, name, kind.known, kind.forms)
 
 
 def check_pipeline_folder(folder: Path, name: str) -> dict[str, Any]:
@@ -161,9 +212,25 @@ def _check_use(kind: str, components: list[str], name: str) -> None:
         )
 
 
-def _local(name: str, folder: Path) -> GeneratorIdentity:
-    check_pipeline_folder(folder, name)
-    return GeneratorIdentity("local", name, None, _content_sha256(folder), str(folder))
+def _check_pipeline_listing(files: Sequence[str], _config: Mapping[str, Any] | None, name: str) -> None:
+    if MODEL_INDEX not in files:
+        raise GeneratorError(f"generator {name} is not a diffusers pipeline: the repository has no {MODEL_INDEX}")
+
+
+_GENERATOR = ModelKind(
+    noun="generator",
+    identity=GeneratorIdentity,
+    index=MODEL_INDEX,
+    forms=_FORMS,
+    known=(TINY_SD,),
+    check_folder=check_pipeline_folder,
+    check_listing=_check_pipeline_listing,
+)
+
+
+def _local(kind: ModelKind[Identity], name: str, folder: Path) -> Identity:
+    kind.check_folder(folder, name)
+    return kind.identity("local", name, None, _content_sha256(folder), str(folder))
 
 
 def _content_sha256(folder: Path) -> str:
@@ -177,35 +244,43 @@ def _content_sha256(folder: Path) -> str:
     return known[1]
 
 
-def _hub(repo: str, revision: str, *, offline: bool) -> GeneratorIdentity:
+def _hub(kind: ModelKind[Identity], repo: str, revision: str, *, offline: bool) -> Identity:
     from huggingface_hub import is_offline_mode
 
-    commit = _cached_commit(repo, revision)
+    snapshot = _cached_snapshot(kind, repo, revision)
     if offline or is_offline_mode():
-        if commit is None:
+        if snapshot is None:
             raise NotAvailable(
-                f"generator {repo}@{revision} is not in the local Hugging Face cache and this run is offline; run "
+                f"{kind.noun} {repo}@{revision} is not in the local Hugging Face cache and this run is offline; run "
                 f"`hf download {repo} --revision {revision}` with a network first, or give a folder"
             )
-    elif commit is None or commit != revision:
-        commit = _ask_hub(repo, revision)
-    return GeneratorIdentity("hub", repo, commit, None, repo)
+        kind.check_folder(snapshot, f"{repo}@{revision}")
+        commit = snapshot.name
+    elif snapshot is not None and snapshot.name == revision and _passes(kind, snapshot, repo):
+        commit = revision
+    else:
+        commit = _ask_hub(kind, repo, revision)
+    return kind.identity("hub", repo, commit, None, repo)
 
 
-def _cached_commit(repo: str, revision: str) -> str | None:
-    """Return the commit that the local cache holds for a revision, after checking what it holds."""
+def _cached_snapshot(kind: ModelKind[Any], repo: str, revision: str) -> Path | None:
+    """Return the folder that the local cache holds for a revision, named for its commit; nothing checks it here."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, MODEL_INDEX, revision=revision)
-    if not isinstance(found, str):
-        return None
-    snapshot = Path(found).parent
-    check_pipeline_folder(snapshot, f"{repo}@{revision}")
-    return snapshot.name
+    found = try_to_load_from_cache(repo, kind.index, revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
-def _ask_hub(repo: str, revision: str) -> str:
-    """Resolve a revision to a commit online, and check from the listing that it is a diffusers pipeline."""
+def _passes(kind: ModelKind[Any], folder: Path, name: str) -> bool:
+    """Whether a cached copy is whole; with a network one that is not is a download to go on with, no error."""
+    with contextlib.suppress(GeneratorError):
+        kind.check_folder(folder, name)
+        return True
+    return False
+
+
+def _ask_hub(kind: ModelKind[Any], repo: str, revision: str) -> str:
+    """Resolve a revision to a commit online, and check from the listing that it is what it should be."""
     from huggingface_hub import HfApi, errors
 
     transport_error = getattr(errors, "HTTPError", OSError)  # the base class of whichever HTTP client it uses
@@ -213,24 +288,22 @@ def _ask_hub(repo: str, revision: str) -> str:
         info = HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT_S)
     except errors.GatedRepoError as error:
         raise NotAvailable(
-            f"generator {repo} is gated: accept its terms on huggingface.co and log in with `hf auth login`"
+            f"{kind.noun} {repo} is gated: accept its terms on huggingface.co and log in with `hf auth login`"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise UnknownName(
-            "generator", repo, [TINY_SD], f"The Hub has no model {repo} that you may see, and there is no such folder."
-        ) from error
+        hint = f"The Hub has no model {repo} that you may see, and there is no such folder."
+        raise UnknownName(kind.noun, repo, kind.known, hint) from error
     except errors.RevisionNotFoundError as error:
-        raise InvalidValue(f"generator {repo} has no revision {revision!r} on the Hub") from error
+        raise InvalidValue(f"{kind.noun} {repo} has no revision {revision!r} on the Hub") from error
     except (errors.HFValidationError, ValueError) as error:
-        raise InvalidValue(f"{repo!r} is not a Hub id. {_FORMS}") from error
+        raise InvalidValue(f"{repo!r} is not a Hub id. {kind.forms}") from error
     except (transport_error, OSError) as error:
         raise NotAvailable(
-            f"the Hub could not be asked about generator {repo} ({type(error).__name__}); check the network, or use "
+            f"the Hub could not be asked about {kind.noun} {repo} ({type(error).__name__}); check the network, or use "
             "--offline with a model that is already downloaded, or give a folder"
         ) from error
-    files = [sibling.rfilename for sibling in info.siblings or []]
-    if files and MODEL_INDEX not in files:
-        raise GeneratorError(f"generator {repo} is not a diffusers pipeline: the repository has no {MODEL_INDEX}")
+    if files := [sibling.rfilename for sibling in info.siblings or []]:
+        kind.check_listing(files, info.config, repo)
     if info.sha is None or not _COMMIT.fullmatch(info.sha):
-        raise NotAvailable(f"the Hub named no commit for generator {repo}@{revision}; give a commit as {repo}@COMMIT")
+        raise NotAvailable(f"the Hub named no commit for {kind.noun} {repo}@{revision}; give a commit as {repo}@COMMIT")
     return info.sha

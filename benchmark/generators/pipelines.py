@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from benchmark.errors import GeneratorError, InvalidValue, NotAvailable, UnknownName
+from benchmark.generators.adapters import Stack, base_of, load_adapter
 from benchmark.generators.identity import GeneratorIdentity
 from benchmark.generators.recipe import NATIVE, RESIZE_FILTERS, SCHEDULERS
 
@@ -131,7 +133,7 @@ class TextToImage:
         identity: Which generator it is.
         scheduler: Name of the scheduler, ``native`` for the one saved with it.
         precision: Name of the dtype.
-        adapter: SHA-256 of fine-tuned weights that were loaded on top, or None.
+        adapters: Files of the fine-tuned weights that may be asked for, by SHA-256.
     """
 
     def __init__(
@@ -141,12 +143,12 @@ class TextToImage:
         *,
         scheduler: str = NATIVE,
         precision: str = "float32",
-        adapter: str | None = None,
+        adapters: Mapping[str, Path] | None = None,
     ) -> None:
-        self.pipe, self.identity, self.scheduler, self.precision, self.adapter = (
-            pipe, identity, scheduler, precision, adapter,
-        )  # fmt: skip
+        self.pipe, self.identity, self.scheduler, self.precision = pipe, identity, scheduler, precision
+        self.adapters = dict(adapters or {})
         self._embeddings: dict[str, torch.Tensor] = {}
+        self._stacked: tuple[list[str], Stack] | None = None
         self._set_scheduler(scheduler)
 
     @classmethod
@@ -158,8 +160,9 @@ class TextToImage:
         precision: str = "float32",
         scheduler: str = NATIVE,
         offline: bool = False,
+        adapters: Mapping[str, Path] | None = None,
     ) -> TextToImage:
-        """Load a generator; see :func:`load_pipeline`.
+        """Load a generator; see :func:`load_pipeline` and the class.
 
         Raises:
             UnknownName: For an unknown precision or scheduler.
@@ -167,7 +170,7 @@ class TextToImage:
         if precision not in _DTYPES:
             raise UnknownName("precision", precision, _DTYPES)
         pipe = load_pipeline(identity, device=device, dtype=_DTYPES[precision], offline=offline)
-        return cls(pipe, identity, scheduler=scheduler, precision=precision)
+        return cls(pipe, identity, scheduler=scheduler, precision=precision, adapters=adapters)
 
     @property
     def has_safety_checker(self) -> bool:
@@ -181,7 +184,6 @@ class TextToImage:
             "scheduler": self.scheduler,
             "precision": self.precision,
             "device_kind": self.pipe.device.type,
-            "adapter": self.adapter,
         }
 
     def forget_prompts(self) -> None:
@@ -201,6 +203,7 @@ class TextToImage:
         width: int,
         batch_size: int,
         resize: str = "lanczos",
+        adapters: Sequence[str | None] | None = None,
     ) -> NDArray[np.uint8]:
         """Make one image per prompt and seed.
 
@@ -217,27 +220,33 @@ class TextToImage:
             width: Of the finished images, in pixels.
             batch_size: Images per forward pass.
             resize: Pillow's filter.
+            adapters: SHA-256 of the fine-tuned weights that make each image, None for the generator as it is.
+                Different ones work side by side in one batch, and no more than a batch needs are on the device.
 
         Returns:
             uint8 [n, height, width, 3]; levels are rounded half up.
 
         Raises:
             InvalidValue: When the sequences differ in length.
-            GeneratorError: For images with NaN or infinite values, and when memory does not suffice.
+            GeneratorError: For images with NaN or infinite values, when memory does not suffice, and for adapters of
+                another generator.
         """
         if not len(prompts) == len(negative_prompts) == len(seeds):
             raise InvalidValue(f"{len(prompts)} prompts, {len(negative_prompts)} negative ones and {len(seeds)} seeds")
+        if adapters is not None and len(adapters) != len(prompts):
+            raise InvalidValue(f"{len(prompts)} prompts and {len(adapters)} adapters; give one, or None, per prompt")
         images = np.empty((len(prompts), height, width, 3), dtype=np.uint8)
         for start in range(0, len(prompts), batch_size):
             chosen = list(range(start, min(start + batch_size, len(prompts))))
             padded = chosen + [chosen[0]] * (batch_size - len(chosen))
-            values, finite = self._run(
-                [prompts[k] for k in padded],
-                [negative_prompts[k] for k in padded],
-                [torch.Generator().manual_seed(seeds[k]) for k in padded],
-                steps=steps,
-                guidance=guidance,
-            )
+            with self._adapted([adapters[k] for k in padded] if adapters is not None else []):
+                values, finite = self._run(
+                    [prompts[k] for k in padded],
+                    [negative_prompts[k] for k in padded],
+                    [torch.Generator().manual_seed(seeds[k]) for k in padded],
+                    steps=steps,
+                    guidance=guidance,
+                )
             for k, ok in zip(chosen, finite, strict=False):
                 if not ok:
                     raise GeneratorError(
@@ -247,6 +256,28 @@ class TextToImage:
             levels = to_levels(values[: len(chosen)])
             images[start : start + len(chosen)] = resize_images(levels, height, width, resize)
         return images
+
+    @contextlib.contextmanager
+    def _adapted(self, wanted: list[str | None]) -> Iterator[None]:
+        """Let each image of a batch be made by its own adapter."""
+        names = sorted({name for name in wanted if name is not None})
+        if not names:
+            yield
+            return
+        check_tunable(self.pipe, self.identity.name)
+        if self._stacked is None or self._stacked[0] != names:
+            base = base_of(self.identity.as_record())
+            adapters = [load_adapter(self._adapter_file(name), base) for name in names]
+            stack = Stack(self.pipe.unet, adapters, device=self.pipe.device, dtype=self.pipe.unet.dtype)
+            self._stacked = names, stack
+        choice = [-1 if name is None else names.index(name) for name in wanted]
+        with self._stacked[1].applied(torch.tensor(choice, device=self.pipe.device)):
+            yield
+
+    def _adapter_file(self, name: str) -> Path:
+        if name not in self.adapters:
+            raise NotAvailable(f"adapter {name[:12]}… is not in the store; run the same command again to train it")
+        return self.adapters[name]
 
     def _run(
         self,
@@ -268,9 +299,7 @@ class TextToImage:
                     output_type="np",
                 )
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-                words in str(error) for words in _NO_MEMORY
-            ):
+            if not no_memory(error):
                 raise
             less = f"try a batch size of {len(prompts) // 2}" if len(prompts) > 1 else "use a device with more memory"
             raise GeneratorError(
@@ -306,9 +335,9 @@ class TextToImage:
     def _text(self, prompts: list[str], negative_prompts: list[str], guidance: float) -> dict[str, Any]:
         """Return the pipeline's arguments for a batch of prompts."""
         if isinstance(self.pipe, diffusers.StableDiffusionPipeline):
-            text = {"prompt_embeds": torch.cat([self._embed(prompt) for prompt in prompts])}
+            text = {"prompt_embeds": torch.cat([self.embed(prompt) for prompt in prompts])}
             if guidance > 1:
-                text["negative_prompt_embeds"] = torch.cat([self._embed(prompt) for prompt in negative_prompts])
+                text["negative_prompt_embeds"] = torch.cat([self.embed(prompt) for prompt in negative_prompts])
             return text
         if not any(negative_prompts):
             return {"prompt": prompts}
@@ -319,7 +348,8 @@ class TextToImage:
             )
         return {"prompt": prompts, "negative_prompt": negative_prompts}
 
-    def _embed(self, prompt: str) -> torch.Tensor:
+    @torch.no_grad()
+    def embed(self, prompt: str) -> torch.Tensor:
         """Encode one prompt alone, so that its embedding does not depend on the others; each is encoded once."""
         if prompt not in self._embeddings:
             if len(self._embeddings) >= _KEPT_PROMPTS:
@@ -340,6 +370,25 @@ class TextToImage:
                 f"use the scheduler {NATIVE!r}"
             )
         self.pipe.scheduler = kind.from_config(native.config)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def check_tunable(pipe: Pipeline, name: str) -> None:
+    """Refuse pipelines whose conditioning fine-tuning does not know.
+
+    Raises:
+        GeneratorError: For anything but a Stable Diffusion 1.x or 2.x pipeline.
+    """
+    if not isinstance(pipe, diffusers.StableDiffusionPipeline):
+        raise GeneratorError(
+            f"generator {name!r} is a {type(pipe).__name__}; fine-tuning works on a StableDiffusionPipeline (Stable "
+            "Diffusion 1.x, 2.x) only, since others, SDXL among them, have further text encoders and conditions. Use "
+            "one of those, or a method without fine-tuning such as sd-augment"
+        )
 
 
 def to_levels(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ torch, diffusers or datasets unless images are missing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import secrets
 import time
@@ -64,8 +65,9 @@ class Sampler(Protocol):
         width: int,
         batch_size: int,
         resize: str,
+        adapters: Sequence[str | None] | None,
     ) -> NDArray[np.uint8]:
-        """Make one image, uint8 [height, width, 3], per prompt and seed."""
+        """Make one image, uint8 [height, width, 3], per prompt, seed and adapter."""
         ...
 
 
@@ -79,8 +81,8 @@ class PoolImages:
         a: Attributes, int64 [n]; -1 where images were asked for by class alone.
         index: Index inside the group, int64 [n].
         pool_id: SHA-256 of the recipe.
-        ranges: Which images of each group these are, ``[start, stop)``.
-        rows_sha256: SHA-256 over (group, index, SHA-256 of the pixels) of these rows.
+        ranges: Which images of each group were read, ``[start, stop)``.
+        sha256: SHA-256 of each image's pixels, text [n].
     """
 
     images: NDArray[np.uint8]
@@ -89,10 +91,31 @@ class PoolImages:
     index: NDArray[np.int64]
     pool_id: str
     ranges: dict[GroupKey, tuple[int, int]]
-    rows_sha256: str
+    sha256: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @functools.cached_property
+    def rows_sha256(self) -> str:
+        """SHA-256 over (group, index, SHA-256 of the pixels) of these rows."""
+        rows = zip(self.y.tolist(), self.a.tolist(), self.index.tolist(), self.sha256.tolist(), strict=True)
+        return sha256_of([list(row) for row in rows])
+
+    def take(self, indices: Sequence[int]) -> PoolImages:
+        """Return some of the images, in the order given; the ranges stay those that were read.
+
+        Raises:
+            InvalidValue: For a mask or fractions: read as positions they would silently choose other images.
+        """
+        positions = np.asarray(indices)
+        if positions.size and positions.dtype.kind not in "iu":
+            raise InvalidValue(f"take() wants positions, not {positions.dtype}; for a mask use np.flatnonzero(mask)")
+        chosen = positions.astype(np.int64)
+        return PoolImages(
+            self.images[chosen], self.y[chosen], self.a[chosen], self.index[chosen], self.pool_id, self.ranges,
+            self.sha256[chosen],
+        )  # fmt: skip
 
     def as_record(self) -> dict[str, Any]:
         """Return what a record says about the images used."""
@@ -204,9 +227,8 @@ class Pool:
         y = np.repeat(np.asarray([group.y for group in wanted], dtype=np.int64), counts)
         a = np.repeat(np.asarray([group.attribute for group in wanted], dtype=np.int64), counts)
         index = np.concatenate([np.arange(n, dtype=np.int64) for n in counts] or [np.empty(0, dtype=np.int64)])
-        rows = zip(y.tolist(), a.tolist(), index.tolist(), digests.tolist(), strict=True)
         ranges = {group: (0, n) for group, n in wanted.items()}
-        return PoolImages(images, y, a, index, self.recipe.pool_id, ranges, sha256_of([list(row) for row in rows]))
+        return PoolImages(images, y, a, index, self.recipe.pool_id, ranges, digests)
 
     def _checked(self, counts: Counts) -> dict[GroupKey, int]:
         for group in sorted_groups(counts):
@@ -312,6 +334,7 @@ class Pool:
             width=recipe.image_size,
             batch_size=recipe.batch_size,
             resize=recipe.resize,
+            adapters=[recipe.adapter(group, index) for group, index in batch] if recipe.adapters else None,
         )
         expected = (len(batch), recipe.image_size, recipe.image_size, 3)
         if images.shape != expected or images.dtype != np.uint8:
@@ -329,6 +352,19 @@ def _shard_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def open_pool(store: Store, pool_id: str) -> Pool:
+    """Return a pool of the store by its id.
+
+    Raises:
+        DamagedFile: When its recipe is missing, damaged or another pool's.
+    """
+    file = store.root / "pools" / pool_id / RECIPE
+    recipe = PoolRecipe.from_record(read_json(file))
+    if recipe.pool_id != pool_id:
+        raise DamagedFile(f"{file} is the recipe of another pool")
+    return Pool(store, recipe)
 
 
 def list_pools(store: Store) -> list[PoolSummary]:

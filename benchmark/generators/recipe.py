@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from benchmark.errors import DamagedFile, GeneratorError, InvalidValue, UnknownName
@@ -56,6 +56,11 @@ def sorted_groups(groups: Mapping[Any, Any]) -> list[GroupKey]:
     return sorted((GroupKey(y, a) for y, a in groups), key=lambda group: group.order)
 
 
+def sorted_items(groups: Mapping[Any, Any]) -> list[tuple[GroupKey, Any]]:
+    """Return the items of a mapping in the one order of its groups."""
+    return [(group, groups[group]) for group in sorted_groups(groups)]
+
+
 @dataclass(frozen=True)
 class PoolRecipe:
     """Everything that changes a pool's images, except how many there are.
@@ -74,7 +79,8 @@ class PoolRecipe:
         resize: Pillow's filter where the generator's own size differs; one of :data:`RESIZE_FILTERS`.
         precision: One of :data:`PRECISIONS`.
         device_kind: One of :data:`DEVICE_KINDS`.
-        adapter: SHA-256 of the fine-tuned weights on top of the generator, or None.
+        adapters: SHA-256 of the fine-tuned weights that make a group's images in turn (image ``i`` takes entry ``i``
+            modulo their number); None, or a group that is not named, is the generator as it is.
         generation: Generation in a self-consuming loop; 0 outside.
         oracle: Whether an auditor took part in making the images.
     """
@@ -91,7 +97,7 @@ class PoolRecipe:
     resize: str = "lanczos"
     precision: str = "float32"
     device_kind: str = "cpu"
-    adapter: str | None = None
+    adapters: Mapping[tuple[int, int | None], tuple[str | None, ...]] = field(default_factory=dict)
     generation: int = 0
     oracle: bool = False
 
@@ -99,6 +105,8 @@ class PoolRecipe:
         """Copy the mappings, in order, and refuse what cannot be sampled."""
         prompts = {group: self.prompts[group] for group in sorted_groups(self.prompts)}
         object.__setattr__(self, "prompts", prompts)
+        adapters = {group: tuple(self.adapters[group]) for group in sorted_groups(self.adapters)}
+        object.__setattr__(self, "adapters", {group: cycle for group, cycle in adapters.items() if any(cycle)})
         object.__setattr__(self, "generator", dict(self.generator))
         object.__setattr__(self, "guidance", float(self.guidance))
         for kind, value, known in (
@@ -119,6 +127,8 @@ class PoolRecipe:
         for group, prompt in prompts.items():
             if group.y < 0 or group.attribute < NO_ATTRIBUTE or not prompt.strip():
                 raise InvalidValue(f"group {group} has the prompt {prompt!r}; indices are >= 0 and prompts not empty")
+        if strangers := sorted_groups({group: None for group in self.adapters if group not in prompts}):
+            raise InvalidValue(f"group {strangers[0]} has an adapter but no prompt")
 
     @property
     def groups(self) -> list[GroupKey]:
@@ -138,8 +148,10 @@ class PoolRecipe:
 
     def as_record(self) -> dict[str, Any]:
         """Return the recipe as JSON; `from_record` reads it back."""
-        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "adapters"}
         record["generator"] = dict(self.generator)
+        # A pool without adapters keeps the identity that it had before there were any.
+        record["adapter"] = [[g.y, g.a, list(cycle)] for g, cycle in sorted_items(self.adapters)] or None
         record["prompts"] = [[group.y, group.a, self.prompts[group]] for group in self.groups]
         record["law"] = _LAW
         return record
@@ -156,6 +168,7 @@ class PoolRecipe:
             if values.pop("law") != _LAW:
                 raise ValueError("it follows another version of the sampling law")
             values["prompts"] = {GroupKey(y, a): prompt for y, a, prompt in values["prompts"]}
+            values["adapters"] = {GroupKey(y, a): tuple(cycle) for y, a, cycle in values.pop("adapter") or ()}
             return cls(**values)
         except (TypeError, ValueError, KeyError, AttributeError, InvalidValue, UnknownName) as error:
             raise DamagedFile(f"this is no recipe of a pool: {error}") from error
@@ -168,6 +181,11 @@ class PoolRecipe:
     def seed(self, group: GroupKey, index: int) -> int:
         """Return the seed of image ``index`` of a group, below 2**63."""
         return derive_seed(pool=self.pool_id, y=group.y, a=group.attribute, index=index)
+
+    def adapter(self, group: GroupKey, index: int) -> str | None:
+        """Return the fine-tuned weights that make image ``index`` of a group; None is the generator as it is."""
+        cycle = self.adapters.get(group)
+        return cycle[index % len(cycle)] if cycle else None
 
     def check_made_by(self, conditions: Mapping[str, Any]) -> None:
         """Refuse a sampler that was loaded under other conditions than the recipe names.

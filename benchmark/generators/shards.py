@@ -81,6 +81,7 @@ def write_shard(folder: Path, recipe: PoolRecipe, rows: Sequence[Row], images: N
         "index": [index for _, index in rows],
         "prompt": [recipe.prompts[group] for group, _ in rows],
         "seed": [recipe.seed(group, index) for group, index in rows],
+        "adapter": [recipe.adapter(group, index) for group, index in rows],
         "sha256": pixel_sha256(images),
         "pixels": [image.tobytes() for image in images],
     }
@@ -102,7 +103,6 @@ def _constants(recipe: PoolRecipe) -> dict[str, Any]:
         "negative_prompt": recipe.negative_prompt,
         "generator": recipe.generator.get("name"),
         "revision": recipe.generator_version,
-        "adapter": recipe.adapter,
         "scheduler": recipe.scheduler,
         "steps": recipe.steps,
         "guidance": recipe.guidance,

@@ -1,4 +1,4 @@
-"""A loaded pipeline makes the same image for the same seed, whatever else is in the batch."""
+"""A loaded pipeline makes the same image for the same seed, whatever else is in the batch, adapters included."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmark.errors import GeneratorError, InvalidValue, NotAvailable, UnknownName
+from benchmark.errors import DamagedFile, GeneratorError, InvalidValue, NotAvailable, UnknownName
+from benchmark.generators.adapters import Adapter, base_of, fresh_adapter
 from benchmark.generators.identity import GeneratorIdentity, resolve_generator
-from benchmark.generators.pipelines import TextToImage, load_pipeline, resize_images, to_levels
+from benchmark.generators.pipelines import TextToImage, check_tunable, load_pipeline, resize_images, to_levels
 
 PROMPTS = ["a red seven", "a blue one", "a green letter", "a red seven", "a pink four", "a white nine"]
 SEEDS = [11, 12, 13, 14, 15, 2**63 - 1]
@@ -176,3 +177,139 @@ def test_a_class_without_text_to_image_is_refused_on_loading_too(copy: Path) -> 
     identity = GeneratorIdentity("local", "copy", None, "0" * 64, str(copy))
     with pytest.raises(GeneratorError, match="cannot be loaded"):
         load_pipeline(identity, device="cpu", dtype=torch.float32)
+
+
+def random_adapter(generator: TextToImage, seed: int) -> Adapter:
+    """An adapter that changes much."""
+    base, random = base_of(generator.identity.as_record()), torch.Generator().manual_seed(seed)
+    fresh = fresh_adapter(generator.pipe.unet, 4, base, seed)
+    return Adapter({name: torch.randn(w.shape, generator=random) / 3 for name, w in fresh.weights.items()}, base)
+
+
+@pytest.fixture(scope="module")
+def adapted(small_generator: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+    """The small generator with three adapters at hand."""
+    folder = tmp_path_factory.mktemp("adapters")
+    files = {adapter.sha256: adapter.save(folder) for adapter in (random_adapter(small_generator, k) for k in range(3))}
+    return TextToImage(small_generator.pipe, small_generator.identity, adapters=files)
+
+
+def test_each_image_is_the_one_that_diffusers_makes_with_its_adapter(
+    adapted: TextToImage, small_sd: Path, six: NDArray[np.uint8]
+) -> None:
+    names = list(adapted.adapters)
+    mixed = sample(adapted, [0, 1, 2, 3], adapters=[names[2], None, names[0], names[1]])
+    theirs = TextToImage.load(resolve_generator(str(small_sd), offline=True), device="cpu")
+    for image, name in enumerate((names[2], None, names[0], names[1])):
+        if name is not None:
+            file = adapted.adapters[name]
+            theirs.pipe.load_lora_weights(str(file.parent), weight_name=file.name)
+        alone = sample(theirs, [0, 1, 2, 3])
+        theirs.pipe.unload_lora_weights()
+        assert np.abs(mixed[image].astype(int) - alone[image]).max() <= 1
+        assert (mixed[image] == six[image]).all() == (name is None)
+
+
+def test_an_adapted_image_depends_neither_on_order_nor_on_neighbours(adapted: TextToImage) -> None:
+    a, b, c = adapted.adapters
+    cycle = [a, b, None, c, a, None]
+    images = sample(adapted, [0, 1, 2, 3, 4, 5], adapters=cycle)
+    for chosen in ([5, 4, 3, 2, 1, 0], [3], [0, 4], [2, 5], [1, 0, 1, 3, 2]):
+        np.testing.assert_array_equal(sample(adapted, chosen, adapters=[cycle[k] for k in chosen]), images[chosen])
+
+
+def test_no_adapters_and_none_for_every_image_are_the_generator_as_it_is(
+    adapted: TextToImage, six: NDArray[np.uint8]
+) -> None:
+    np.testing.assert_array_equal(sample(adapted, [0, 1, 2, 3, 4, 5]), six)
+    np.testing.assert_array_equal(sample(adapted, [0, 1, 2, 3, 4, 5], adapters=[None] * 6), six)
+
+
+def test_adapters_work_without_guidance_and_with_a_negative_prompt(adapted: TextToImage) -> None:
+    a = next(iter(adapted.adapters))
+    for options in ({"guidance": 1.0}, {"negative": "a blue one"}):
+        images = sample(adapted, [0, 0], adapters=[a, None], **options)
+        assert (images[0] != images[1]).any()
+        np.testing.assert_array_equal(images[1], sample(adapted, [0], **options)[0])
+
+
+def test_adapters_must_be_as_many_as_images(adapted: TextToImage) -> None:
+    for n in (1, 3):
+        with pytest.raises(InvalidValue, match=f"2 prompts and {n} adapters"):
+            sample(adapted, [0, 1], adapters=[None] * n)
+
+
+def test_an_adapter_that_is_not_there_is_said_to_be_missing(adapted: TextToImage, six: NDArray[np.uint8]) -> None:
+    with pytest.raises(NotAvailable, match=r"adapter 111111111111… is not in the store; run the same command again"):
+        sample(adapted, [0], adapters=["1" * 64])
+    np.testing.assert_array_equal(sample(adapted, [0]), six[:1])
+
+
+def test_an_adapter_of_another_generator_or_a_damaged_one_is_refused(
+    small_generator: TextToImage, tmp_path: Path
+) -> None:
+    ours = random_adapter(small_generator, 0)
+    other = Adapter(ours.weights, "other-sd@2222")
+    file = other.save(tmp_path)
+    generator = TextToImage(small_generator.pipe, small_generator.identity, adapters={other.sha256: file})
+    with pytest.raises(GeneratorError, match="was fine-tuned for other-sd@2222, but the generator is small-sd@"):
+        sample(generator, [0], adapters=[other.sha256])
+    file.write_bytes(ours.save(tmp_path).read_bytes()[:-1])
+    with pytest.raises(DamagedFile, match=f"adapter {file.name} cannot be read"):
+        sample(generator, [0], adapters=[other.sha256])
+
+
+def test_a_failure_while_an_adapter_is_at_work_leaves_none_behind(copy: Path, tmp_path: Path) -> None:
+    generator = TextToImage.load(resolve_generator(str(copy), offline=True), device="cpu")
+    adapter = random_adapter(generator, 0)
+    generator.adapters[adapter.sha256] = adapter.save(tmp_path)
+    before = sample(generator, [0])
+    calls: list[int] = []
+
+    def stop_at_the_second_step(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    handle = generator.pipe.unet.register_forward_pre_hook(stop_at_the_second_step)
+    with pytest.raises(KeyboardInterrupt):
+        sample(generator, [0], adapters=[adapter.sha256])
+    handle.remove()
+    np.testing.assert_array_equal(sample(generator, [0]), before)
+
+
+@pytest.fixture
+def small_sdxl(small_generator: TextToImage) -> TextToImage:
+    """A StableDiffusionXLPipeline of random weights: two text encoders, and times and sizes as conditions."""
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModelWithProjection
+
+    pipe = small_generator.pipe
+    second = CLIPTextModelWithProjection(pipe.text_encoder.config).eval()
+    unet = UNet2DConditionModel.from_config(
+        {
+            **pipe.unet.config,
+            "cross_attention_dim": 32,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + 16,
+        }
+    ).eval()
+    parts = {"text_encoder_2": second, "tokenizer_2": pipe.tokenizer, "unet": unet}
+    xl = StableDiffusionXLPipeline(
+        vae=pipe.vae, text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, scheduler=pipe.scheduler, **parts
+    )
+    xl.set_progress_bar_config(disable=True)
+    return TextToImage(xl, GeneratorIdentity("local", "small-sdxl", None, "0" * 64, "small-sdxl"))
+
+
+def test_pipelines_with_other_conditions_sample_but_are_not_fine_tuned(
+    small_sdxl: TextToImage, small_generator: TextToImage
+) -> None:
+    check_tunable(small_generator.pipe, "small-sd")
+    assert sample(small_sdxl, [0, 1]).shape == (2, 32, 32, 3)
+    refused = r"generator 'small-sdxl' is a StableDiffusionXLPipeline; fine-tuning works on a StableDiffusionPipeline"
+    with pytest.raises(GeneratorError, match=refused):
+        check_tunable(small_sdxl.pipe, "small-sdxl")
+    with pytest.raises(GeneratorError, match=refused):
+        sample(small_sdxl, [0], adapters=["1" * 64])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmark.errors import DamagedFile, DataError, GeneratorError, InvalidValue, NotAvailable, StoreError, UnknownName
 from benchmark.generators import pools
-from benchmark.generators.pools import Pool, PoolImages, list_pools
+from benchmark.generators.pools import Pool, PoolImages, list_pools, open_pool
 from benchmark.generators.recipe import GroupKey, PoolRecipe
 from benchmark.generators.shards import pixel_sha256
 from benchmark.records.canonical import sha256_of
@@ -257,7 +257,7 @@ def test_anything_that_changes_images_changes_the_pool(recipe: PoolRecipe) -> No
         {"resize": "box"},
         {"precision": "bfloat16"},
         {"device_kind": "cuda"},
-        {"adapter": "1" * 64},
+        {"adapters": {(0, 1): ("1" * 64,)}},
         {"generation": 1},
         {"oracle": True},
     ]
@@ -267,6 +267,54 @@ def test_anything_that_changes_images_changes_the_pool(recipe: PoolRecipe) -> No
     same = dataclasses.replace(recipe, prompts=dict(reversed(PROMPTS.items())), guidance=2)
     assert same.pool_id == recipe.pool_id
     assert PoolRecipe.from_record(json.loads(json.dumps(recipe.as_record()))) == recipe
+
+
+def test_a_pool_without_adapters_has_the_identity_it_had_before_there_were_any() -> None:
+    published = PoolRecipe(
+        task="colorized-digits@1",
+        generator={"kind": "hub", "name": "org/sd", "revision": "0" * 40, "content_sha256": None},
+        prompts=PROMPTS,
+        negative_prompt="",
+        scheduler="native",
+        steps=25,
+        guidance=7.5,
+        image_size=32,
+        batch_size=16,
+    )
+    # Both numbers were computed by the version before adapters; pools made then must still be found.
+    assert published.pool_id == "39e071c315cf908dceeff90c0b6894f5d4a3999c947d442b6764f17be11dedb0"
+    assert published.seed(GroupKey(0, 1), 7) == 6887017920138738813
+    assert dataclasses.replace(published, adapters={(0, 0): (), (0, 1): (None,)}).pool_id == published.pool_id
+
+
+def test_adapters_and_their_order_are_part_of_the_identity(recipe: PoolRecipe) -> None:
+    cycles: list[tuple[str | None, ...]] = [("1" * 64,), ("1" * 64, "2" * 64), ("2" * 64, "1" * 64), ("1" * 64, None)]
+    recipes = [dataclasses.replace(recipe, adapters={(0, 1): cycle}) for cycle in cycles]
+    assert len({r.pool_id for r in recipes} | {recipe.pool_id}) == 5
+    assert dataclasses.replace(recipe, adapters={(0, 0): cycles[0]}).pool_id != recipes[0].pool_id
+    for r in recipes:
+        again = PoolRecipe.from_record(json.loads(json.dumps(r.as_record())))
+        assert again == r
+        assert again.pool_id == r.pool_id
+    both = {(0, 0): cycles[0], (1, None): cycles[1]}
+    same = dataclasses.replace(recipe, adapters=dict(reversed(both.items())))
+    assert same.pool_id == dataclasses.replace(recipe, adapters=both).pool_id
+
+
+def test_the_adapters_of_a_group_take_turns(recipe: PoolRecipe) -> None:
+    a, b = "1" * 64, "2" * 64
+    cycled = dataclasses.replace(recipe, adapters={(0, 0): (a, None, b), (0, 1): (b,)})
+    assert [cycled.adapter(GroupKey(0, 0), k) for k in range(7)] == [a, None, b, a, None, b, a]
+    assert [cycled.adapter(GroupKey(0, 1), k) for k in range(2)] == [b, b]
+    assert cycled.adapter(GroupKey(1, None), 0) is None
+
+
+def test_adapters_of_a_group_without_prompt_and_damaged_ones_are_refused(recipe: PoolRecipe) -> None:
+    with pytest.raises(InvalidValue, match=r"group \(y=7, a=7\) has an adapter but no prompt"):
+        dataclasses.replace(recipe, adapters={(7, 7): ("1" * 64,)})
+    for damaged in ("1" * 64, [[0, 1]], 3, [[7, 7, ["1" * 64]]]):
+        with pytest.raises(DamagedFile, match="no recipe of a pool"):
+            PoolRecipe.from_record({**recipe.as_record(), "adapter": damaged})
 
 
 def test_seeds_are_derived_from_pool_group_and_index(recipe: PoolRecipe) -> None:
@@ -299,7 +347,7 @@ def test_a_damaged_recipe_is_written_again(filled: Pool, small_generator: Any) -
 def test_a_generator_other_than_the_recipe_names_is_refused(
     store: Store, recipe: PoolRecipe, small_generator: Any
 ) -> None:
-    for change in ({"scheduler": "DDIMScheduler"}, {"precision": "bfloat16"}, {"adapter": "1" * 64}):
+    for change in ({"scheduler": "DDIMScheduler"}, {"precision": "bfloat16"}):
         with pytest.raises(GeneratorError, match=f"has {next(iter(change))} .* the recipe of the pool says"):
             Pool(store, dataclasses.replace(recipe, **change)).ensure({(0, 0): 1}, lambda: small_generator)
     assert list_pools(store) == []
@@ -329,11 +377,99 @@ def test_pools_are_listed_with_task_generator_counts_and_size(filled: Pool) -> N
     assert summary.size >= 9 * 3072 * 0.5
 
 
+@pytest.fixture(scope="module")
+def adapted(small_generator: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small generator with two adapters that change much."""
+    import torch
+
+    from benchmark.generators.adapters import Adapter, base_of, fresh_adapter
+    from benchmark.generators.pipelines import TextToImage
+
+    folder, base = tmp_path_factory.mktemp("adapters"), base_of(small_generator.identity.as_record())
+    files = {}
+    for seed in range(2):
+        random = torch.Generator().manual_seed(seed)
+        fresh = fresh_adapter(small_generator.pipe.unet, 4, base, seed)
+        weights = {name: torch.randn(w.shape, generator=random) / 3 for name, w in fresh.weights.items()}
+        files[Adapter(weights, base).sha256] = Adapter(weights, base).save(folder)
+    return TextToImage(small_generator.pipe, small_generator.identity, adapters=files)
+
+
+def test_each_row_names_the_adapter_that_made_it(
+    store: Store, recipe: PoolRecipe, adapted: Any, small_generator: Any
+) -> None:
+    a, b = adapted.adapters
+    cycled = dataclasses.replace(recipe, adapters={(0, 0): (a, b, None), (0, 1): (b,)})
+    pool = Pool(store, cycled)
+    pool.ensure({(0, 0): 4}, lambda: adapted)
+    pool.ensure({(0, 0): 5, (0, 1): 2, (1, None): 2}, lambda: adapted)
+    rows = [row for shard in shards(pool) for row in pq.read_table(shard / "rows.parquet").to_pylist()]
+    made_by = {(row["y"], row["a"], row["index"]): row["adapter"] for row in rows}
+    assert [made_by[0, 0, k] for k in range(5)] == [a, b, None, a, b]
+    assert [made_by[0, 1, k] for k in range(2)] == [b, b]
+    assert [made_by[1, None, k] for k in range(2)] == [None, None]
+
+    images = open_pool(store, cycled.pool_id).read({(0, 0): 5, (0, 1): 2, (1, None): 2})
+    groups = [GroupKey(0, 0)] * 5 + [GroupKey(0, 1)] * 2 + [GroupKey(1, None)] * 2
+    for adapter in (a, b, None):
+        chosen = [k for k, row in enumerate(zip(groups, images.index, strict=True)) if cycled.adapter(*row) == adapter]
+        wanted = adapted.sample(
+            [PROMPTS[groups[k]] for k in chosen],
+            [""] * len(chosen),
+            [cycled.seed(groups[k], int(images.index[k])) for k in chosen],
+            **{"steps": 1, "guidance": 2.0, "height": 32, "width": 32, "batch_size": 4},
+            adapters=[adapter] * len(chosen),
+        )
+        np.testing.assert_array_equal(images.images[chosen], wanted)
+
+
+def test_a_pool_with_adapters_is_read_without_them(
+    store: Store, recipe: PoolRecipe, adapted: Any, small_generator: Any
+) -> None:
+    cycled = dataclasses.replace(recipe, adapters={(0, 0): tuple(adapted.adapters)})
+    Pool(store, cycled).ensure({(0, 0): 3}, lambda: adapted)
+    again = open_pool(store, cycled.pool_id)
+    assert again.recipe == cycled
+    again.ensure({(0, 0): 3}, no_loading)
+    assert len(again.read({(0, 0): 2})) == 2
+    with pytest.raises(NotAvailable, match=r"adapter .* is not in the store; run the same command again to train it"):
+        again.ensure({(0, 0): 5}, lambda: small_generator)
+    assert again.missing({(0, 0): 5}) == 2
+    again.ensure({(0, 0): 3, (0, 1): 1}, lambda: small_generator)  # a group of the same pool that needs no adapter
+
+
+def test_a_pool_is_opened_by_its_id(filled: Pool) -> None:
+    opened = open_pool(filled.store, filled.recipe.pool_id)
+    assert opened.recipe == filled.recipe
+    assert opened.missing(THREE_EACH) == 0
+    with pytest.raises(DamagedFile, match="cannot be read"):
+        open_pool(filled.store, "0" * 64)
+    (filled.store.root / "pools" / ("1" * 64)).mkdir()
+    shutil.copy(filled.folder / "recipe.json", filled.store.root / "pools" / ("1" * 64) / "recipe.json")
+    with pytest.raises(DamagedFile, match="the recipe of another pool"):
+        open_pool(filled.store, "1" * 64)
+
+
+def test_chosen_images_keep_their_rows_and_have_a_digest_of_their_own(filled: Pool) -> None:
+    images = filled.read(THREE_EACH)
+    chosen = images.take([8, 0, 4])
+    np.testing.assert_array_equal(chosen.images, images.images[[8, 0, 4]])
+    assert (chosen.y.tolist(), chosen.a.tolist(), chosen.index.tolist()) == ([1, 0, 0], [-1, 0, 1], [2, 0, 1])
+    assert chosen.sha256.tolist() == pixel_sha256(chosen.images)
+    digests = pixel_sha256(images.images)
+    assert chosen.rows_sha256 == sha256_of([[1, -1, 2, digests[8]], [0, 0, 0, digests[0]], [0, 1, 1, digests[4]]])
+    assert chosen.as_record() == {**images.as_record(), "rows_sha256": chosen.rows_sha256}
+    assert images.take(range(9)).rows_sha256 == images.rows_sha256
+    assert len(images.take([])) == 0
+    with pytest.raises(InvalidValue, match="positions, not bool"):
+        images.take(images.y == 1)
+
+
 class Noise:
     """A sampler that needs no model: pixels drawn from the seed."""
 
     def conditions(self) -> dict[str, Any]:
-        return {"adapter": None}
+        return {}
 
     def sample(self, prompts: Sequence[str], negative: Sequence[str], seeds: Sequence[int], **options: Any) -> Any:
         size = (options["height"], options["width"], 3)

@@ -1,0 +1,270 @@
+"""Which adapter makes which group's images, and the adapters themselves in the store (protocol §4, §5, §10)."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmark.contract.generation import SMALLEST_GROUP, FineTuning
+from benchmark.contract.images import ImageSet
+from benchmark.generators.finetune import CODE_VERSION, Subject, fine_tune
+from benchmark.generators.pipelines import TextToImage
+from benchmark.generators.recipe import GroupKey
+from benchmark.records.canonical import sha256_of
+from benchmark.records.files import TEMPORARY_PREFIX, read_json, write_json
+from benchmark.records.store import Store
+from benchmark.training.device import Precision, describe_device
+
+KIND = "adapters"
+TOGETHER = 16
+_INDEX = "adapters.json"
+
+Cluster = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+"""Maps the positions of a group's images to the cluster of each."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which adapters there are to be, and who uses them.
+
+    Attributes:
+        members: Name of an adapter → positions of the training images that it is trained on, int64.
+        used_by: Group → names of its adapters, which make its images in turn; none: the base generator.
+    """
+
+    members: dict[str, NDArray[np.int64]]
+    used_by: dict[GroupKey, tuple[str, ...]]
+
+
+def assign(
+    train: ImageSet, groups: Sequence[GroupKey], *, cluster: Cluster | None, never: frozenset[int]
+) -> Assignment:
+    """Give each group its own adapter, or one per cluster; small groups take that of their class (protocol §4).
+
+    Args:
+        train: The real training images; their group labels are read.
+        groups: The groups that are to be sampled.
+        cluster: How to divide a group's images; None does not.
+        never: Attribute values on whose images nothing is fine-tuned (protocol §10); the base generator serves there.
+    """
+    y, a = train.y, train.a
+    allowed = ~np.isin(a, list(never))
+    members: dict[str, NDArray[np.int64]] = {}
+    used_by: dict[GroupKey, tuple[str, ...]] = {}
+    for group in groups:
+        own = np.flatnonzero((y == group.y) & (a == group.a) & allowed)
+        of_class = np.flatnonzero((y == group.y) & allowed)
+        if group.a in never:
+            found: dict[str, NDArray[np.int64]] = {}
+        elif len(own) >= SMALLEST_GROUP:
+            found = _parts(f"group {group.y}-{group.a}", own, cluster)
+        elif len(of_class) >= SMALLEST_GROUP:
+            found = {f"class {group.y}": of_class}
+        else:
+            found = {}
+        members |= found
+        used_by[group] = tuple(found)
+    return Assignment(members, used_by)
+
+
+def _parts(name: str, own: NDArray[np.int64], cluster: Cluster | None) -> dict[str, NDArray[np.int64]]:
+    if cluster is None:
+        return {name: own}
+    labels = cluster(own)
+    return {f"cluster {k} of {name}": own[labels == k] for k in range(int(labels.max()) + 1)}
+
+
+def with_token(prompt: str, token: str) -> str:
+    """Return a prompt with DreamBooth's rare token behind it."""
+    return f"{prompt} {token}" if token else prompt
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Images of the unchanged generator, by group, that prior preservation holds on to."""
+
+    images: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    a: NDArray[np.int64]
+
+
+def subjects_of(
+    assignment: Assignment,
+    train: ImageSet,
+    prompts: Mapping[tuple[int, int | None], str],
+    tuning: FineTuning,
+    prior: Prior | None,
+    most_draws: int,
+) -> list[Subject]:
+    """Return what each adapter is trained on.
+
+    Args:
+        assignment: Which images are whose.
+        train: The real training images.
+        prompts: Prompt of every group, without the token.
+        tuning: How it will be done.
+        prior: Images to hold on to; those of an adapter's own class and attributes are used.
+        most_draws: Images that a training can look at; of larger groups the first so many in hash order are read.
+    """
+    subjects = []
+    for name, positions in assignment.members.items():
+        chosen = positions[:most_draws]
+        part = train.take(chosen)
+        texts = tuple(
+            with_token(prompts[y, a], tuning.token) for y, a in zip(part.y.tolist(), part.a.tolist(), strict=True)
+        )
+        held = _prior_of(name, part, prior, tuning.prior_images)
+        prior_images = held.images if held else np.empty((0, *part.images.shape[1:]), dtype=np.uint8)
+        prior_texts = (
+            tuple(prompts[y, a] for y, a in zip(held.y.tolist(), held.a.tolist(), strict=True)) if held else ()
+        )
+        pixels = np.ascontiguousarray(part.images)
+        digest = hashlib.sha256(pixels.data)
+        digest.update(np.ascontiguousarray(prior_images).data)
+        digest.update(sha256_of([texts, prior_texts]).encode())
+        subjects.append(Subject(name, pixels, texts, prior_images, prior_texts, digest.hexdigest()))
+    return subjects
+
+
+def _prior_of(name: str, part: ImageSet, prior: Prior | None, images: int) -> Prior | None:
+    """Return the prior images of an adapter: of its group, or as many of each group of its class."""
+    if prior is None:
+        return None
+    of_class = prior.y == part.y[0]
+    own = np.unique(prior.a[of_class]) if name.startswith("class") else np.unique(part.a)
+    # Groups with adapters of their own have more images: taken whole they would outweigh the rest of their class.
+    each = -(-images // max(1, len(own)))
+    mine = np.sort(np.concatenate([np.flatnonzero(of_class & (prior.a == a))[:each] for a in own]))
+    return Prior(prior.images[mine], prior.y[mine], prior.a[mine])
+
+
+def prior_counts(
+    assignment: Assignment, groups: Sequence[tuple[int, int]], images: int
+) -> dict[tuple[int, int | None], int]:
+    """Return how many images of the unchanged generator each group needs for prior preservation.
+
+    Args:
+        assignment: The adapters.
+        groups: All comparable groups of the task on which adapters may be trained.
+        images: Images per adapter; a class's are spread evenly over its groups.
+    """
+    counts: dict[tuple[int, int | None], int] = {}
+    for name in assignment.members:
+        kind, _, key = name.rpartition(" ")
+        if kind == "class":
+            own = [group for group in groups if group[0] == int(key)]
+            wanted = {group: -(-images // len(own)) for group in own}
+        else:
+            y, _, a = key.partition("-")
+            wanted = {(int(y), int(a)): images}
+        counts |= {group: max(n, counts.get(group, 0)) for group, n in wanted.items()}
+    return counts
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Adapters as they lie in the store.
+
+    Attributes:
+        sha256: Name of an adapter → its address.
+        files: Address → file.
+        seconds: How long their training took, also when they were there already.
+    """
+
+    sha256: dict[str, str]
+    files: dict[str, Path]
+    seconds: float
+
+
+def tuned_adapters(
+    store: Store,
+    subjects: Sequence[Subject],
+    tuning: FineTuning,
+    load: Callable[[], TextToImage],
+    *,
+    generator: Mapping[str, str | None],
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+    progress: Callable[[int], None],
+) -> Tuned:
+    """Return the adapters of some subjects from the store, training those that are missing.
+
+    :data:`TOGETHER` adapters are one entry of the store: the last bits of one may depend on the company it was in.
+
+    Args:
+        store: The store.
+        subjects: What they are trained on.
+        tuning: How.
+        load: Loads the base generator; called only when an adapter is missing.
+        generator: Identity of the base.
+        seed: Base seed.
+        device: Where to train.
+        precision: With or without bf16.
+        progress: Called with the number of steps done, each adapter counting its own.
+    """
+    result = Tuned({}, {}, 0.0)
+    loaded: list[TextToImage] = []
+
+    def base() -> TextToImage:
+        if not loaded:
+            loaded.append(load())
+        return loaded[0]
+
+    for start in range(0, len(subjects), TOGETHER):
+        chunk = subjects[start : start + TOGETHER]
+        key = _key(chunk, tuning, generator, seed, device, precision)
+        unfinished = store.root / KIND / f"{TEMPORARY_PREFIX}unfinished-{key}"
+
+        def build(folder: Path, chunk: Sequence[Subject] = chunk, unfinished: Path = unfinished) -> None:
+            begun = time.perf_counter()
+            adapters = fine_tune(
+                base(), chunk, tuning, seed=seed, precision=precision, unfinished=unfinished, progress=progress
+            )
+            names = {}
+            for subject, adapter in zip(chunk, adapters, strict=True):
+                names[subject.name] = adapter.save(folder).stem
+            write_json(folder / _INDEX, {"sha256": names, "seconds": time.perf_counter() - begun})
+
+        folder, built = store.produce(KIND, key, build)
+        shutil.rmtree(unfinished, ignore_errors=True)  # not before it is published: a full disk must not cost the work
+        if not built:
+            progress(tuning.steps * len(chunk))
+        content = read_json(folder / _INDEX)
+        result.sha256.update(content["sha256"])
+        result.files.update({sha: folder / f"{sha}.safetensors" for sha in content["sha256"].values()})
+        result = Tuned(result.sha256, result.files, result.seconds + float(content["seconds"]))
+    return result
+
+
+def _key(
+    chunk: Sequence[Subject],
+    tuning: FineTuning,
+    generator: Mapping[str, str | None],
+    seed: int,
+    device: torch.device,
+    precision: Precision,
+) -> str:
+    # How a group was divided shows in the subjects; what divided it does not change their training.
+    how = {k: v for k, v in asdict(tuning).items() if k not in ("per", "clusters", "features")}
+    return sha256_of(
+        {
+            "code": CODE_VERSION,
+            "generator": dict(generator),
+            "tuning": how,
+            "subjects": [[subject.name, subject.digest] for subject in chunk],
+            "seed": seed,
+            "device": [device.type, *describe_device(device)],
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+    )
