@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.contract.budget import Budget, Plan
+    from benchmark.contract.generation import FeaturesOf, Filter, FineTuning
     from benchmark.contract.images import GroupNames, ImageSet, MethodData
     from benchmark.contract.method import External, GroupsOf, Hparams, Loss, Method, MethodCard, Stage, Tools, Trained
     from benchmark.contract.tracks import SelectionRule, Track
@@ -22,6 +23,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "Budget": "benchmark.contract.budget",
     "External": "benchmark.contract.method",
+    "FeaturesOf": "benchmark.contract.generation",
+    "Filter": "benchmark.contract.generation",
+    "FineTuning": "benchmark.contract.generation",
     "GenBiasError": "benchmark.errors",
     "GroupNames": "benchmark.contract.images",
     "GroupsOf": "benchmark.contract.method",
@@ -45,6 +49,9 @@ _WHERE = {
 __all__ = [
     "Budget",
     "External",
+    "FeaturesOf",
+    "Filter",
+    "FineTuning",
     "GenBiasError",
     "GroupNames",
     "GroupsOf",

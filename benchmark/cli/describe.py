@@ -92,6 +92,7 @@ def _method(name: str, json: bool) -> None:
     fields = {
         key: {
             "default": getattr(defaults, key),
+            "tiers": {tier: values[key] for tier, values in card.tier_defaults.items() if key in values},
             "type": str(info.annotation).replace("typing.", ""),
             "description": info.description or "",
         }
@@ -110,9 +111,15 @@ def _method(name: str, json: bool) -> None:
         print_json({**content, "hparams": fields, "citation": card.citation})
         return
     _pairs(content)
-    rows = [(key, value["default"], value["type"], value["description"]) for key, value in fields.items()]
+    rows = [(key, _default(value), value["type"], value["description"]) for key, value in fields.items()]
     if rows:
         print_table(("hyper-parameter (--set)", "default", "type", "meaning"), rows)
+
+
+def _default(value: dict[str, Any]) -> str:
+    """Return a default, with those of tiers that have their own."""
+    tiers = ", ".join(f"{tier}: {default}" for tier, default in value["tiers"].items())
+    return f"{value['default']} ({tiers})" if tiers else str(value["default"])
 
 
 def _generator(name: str, json: bool) -> None:

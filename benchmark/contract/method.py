@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.contract.budget import Budget, Plan
+from benchmark.contract.generation import Filter, FineTuning
 from benchmark.contract.images import ImageSet, MethodData
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import ContractViolation
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 Loss = Literal["erm", "resampling", "reweighting", "group-dro"]
 GroupsOf = Literal["y,a", "y,a,source"]
 """Groups of a group loss: (y, a), or (y, a, real or synthetic)."""
+Trainable = Literal["all", "last-layer"]
+"""Which weights a training moves."""
 
 
 class Hparams(BaseModel):
@@ -64,6 +69,8 @@ class MethodCard:
         external_data: Pre-trained components it brings itself.
         kind: A method that means to repair bias, a control, or a process that is only observed and never ranked.
         oracle: Uses knowledge that no method has; measured, never ranked.
+        tier_defaults: Defaults of hyper-parameters by tier of the task (``demo``, ``core``, ``extended``) where they
+            differ from the model's own: thirty-two pixels and photographs do not want the same fine-tuning.
     """
 
     name: str
@@ -78,6 +85,7 @@ class MethodCard:
     external_data: tuple[External, ...] = ()
     kind: Literal["mitigation", "control", "process"] = "mitigation"
     oracle: bool = False
+    tier_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names and versions that identities cannot hold."""
@@ -90,6 +98,10 @@ class MethodCard:
     def id(self) -> str:
         """Name and version, such as ``ffr@1``."""
         return f"{self.name}@{self.version}"
+
+    def defaults(self, tier: str) -> Hparams:
+        """Return the hyper-parameters of a run that sets none, on a task of this tier."""
+        return self.hparams.model_validate(dict(self.tier_defaults.get(tier, {})))
 
     def track_of(self, hparams: Hparams) -> Track:
         """Resolve the track for one configuration."""
@@ -157,15 +169,34 @@ class Tools(Protocol):
     def seed(self, purpose: str) -> int:
         """A seed below 2**63 that depends on the run's seed, task, method and ``purpose``."""
 
-    def synthesize(self, data: MethodData, *, plan: Plan) -> ImageSet:
+    def synthesize(
+        self, data: MethodData, *, plan: Plan, tuning: FineTuning | None = None, keep: Filter = "none"
+    ) -> ImageSet:
         """Return generated images by plan, from the shared pool.
+
+        Args:
+            data: The run's splits; fine-tuning and filters look at its training split only.
+            plan: How many images of each group.
+            tuning: Fine-tune the generator first, for the groups of the plan (reads group labels, so track
+                ``train``); groups below :data:`~benchmark.contract.generation.SMALLEST_GROUP` real images take the
+                adapter of their class, or the base generator.
+            keep: Sample twice as many and keep those of each group that a filter scores best.
 
         Raises:
             BudgetExceeded: When the plan asks for more than B.
+            GeneratorError: When the generator cannot be fine-tuned, or fails.
+            TrainingDiverged: When the loss of an adapter is not finite.
         """
 
     def copies(self, images: ImageSet, *, plan: Plan) -> ImageSet:
         """Return augmented copies of real images by plan (the control for generated ones)."""
+
+    def reserve(self, *, plan: Plan) -> ImageSet:
+        """Return real images by plan that this level and draw left out, as many as there are; for oracles only.
+
+        Raises:
+            OracleUse: When the method's card does not say that it is an oracle.
+        """
 
     def train(
         self,
@@ -177,6 +208,8 @@ class Tools(Protocol):
         share: float | None = None,
         learning_rate_scale: float = 1.0,
         freeze_bn: bool = False,
+        trainable: Trainable = "all",
+        contrastive: float = 0.0,
     ) -> Trained:
         """Train a classifier and return it; ``init`` is not changed.
 
@@ -188,11 +221,27 @@ class Tools(Protocol):
             share: Share of all optimiser steps; None gives every declared stage the same.
             learning_rate_scale: Factor on the card's learning rate.
             freeze_bn: Keep the statistics of batch normalisation as in ``init``.
+            trainable: Move all weights, or those of the last layer only.
+            contrastive: Weight of the supervised contrastive loss (Khosla 2020) on penultimate features, which is
+                added to the cross-entropy.
 
         Raises:
             BudgetExceeded: When more steps are asked for than are left.
             TrainingDiverged: When the loss is not finite.
         """
+
+    def refit_last_layer(self, model: Trained, images: ImageSet) -> Trained:
+        """Return ``model`` with its last layer fitted anew on group-balanced subsets (DFR, Kirichenko 2023).
+
+        No optimiser steps are spent: it is a logistic regression on frozen features. Reads group labels.
+
+        Args:
+            model: What to start from.
+            images: Usually ``data.validation``; real images that no weight has seen.
+        """
+
+    def predict(self, model: Trained, images: ImageSet) -> NDArray[np.int64]:
+        """Return the label that a classifier gives each image, int64 [n]."""
 
     def note(self, message: str) -> None:
         """Say something to the user and keep it in the record."""

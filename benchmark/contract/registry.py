@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from benchmark.contract.method import Hparams, Method, MethodCard, Origin
 from benchmark.errors import ContractViolation, InvalidValue, UnknownName
-from benchmark.records.canonical import sha256_file
+from benchmark.records.canonical import sha256_file, sha256_of
 
 ENTRY_POINTS = "genbias_bench.methods"
+_CONTRACT = Method.__module__
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,22 @@ def origin_of(name: str) -> Origin:
 
 
 def source_digest(name: str) -> str:
-    """Return the SHA-256 of a method's file: when it moves, earlier records are stale."""
-    return sha256_file(origin_of(name).file)
+    """Return the SHA-256 of a method's file, and of those of its base classes: when it moves, records are stale."""
+    bases = [
+        kind for kind in type(load_method(name)).__mro__ if issubclass(kind, Method) and kind.__module__ != _CONTRACT
+    ]
+    files = list(dict.fromkeys(Path(inspect.getfile(kind)) for kind in bases))
+    digests = [sha256_file(file) for file in files]
+    return digests[0] if len(digests) == 1 else sha256_of(digests)
 
 
-def resolve_hparams(method: Method, overrides: dict[str, Any]) -> Hparams:
+def resolve_hparams(method: Method, overrides: dict[str, Any], tier: str = "") -> Hparams:
     """Validate ``--set`` values against the method's model.
 
     Args:
         method: The adapter.
         overrides: Values as strings or typed.
+        tier: The task's tier, whose defaults apply.
 
     Raises:
         UnknownName: For a hyper-parameter that the method does not have.
@@ -128,7 +135,7 @@ def resolve_hparams(method: Method, overrides: dict[str, Any]) -> Hparams:
         if name not in model.model_fields:
             raise UnknownName(f"hyper-parameter of {method.card.name}", name, model.model_fields)
     try:
-        return model.model_validate(overrides)
+        return model.model_validate({**method.card.tier_defaults.get(tier, {}), **overrides})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "hyper-parameters"

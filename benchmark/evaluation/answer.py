@@ -45,7 +45,7 @@ def answer_stage(job: FitJob, stage: SavedStage, weights: Path, views: Mapping[s
     by_weights: dict[str, dict[str, PredictionsFile]] = {}
     for checkpoint in stage.checkpoints:
         if checkpoint.sha256 not in by_weights:
-            model = _model(job, stage, weights / checkpoint.file)
+            model = stage_model(job, stage, weights / checkpoint.file)
             stem = f"predictions-{stage.name}-{checkpoint.rule.value}"
             by_weights[checkpoint.sha256] = {
                 name: _answer(
@@ -67,7 +67,8 @@ def _answer(job: FitJob, stage: str, model: nn.Module, view: View, file: Path) -
     return PredictionsFile(file=file.name, sha256=sha256_file(file), rows=len(rows), rows_digest=rows.digest)
 
 
-def _model(job: FitJob, stage: SavedStage, file: Path) -> nn.Module:
+def stage_model(job: FitJob, stage: SavedStage, file: Path) -> nn.Module:
+    """Return a stage's classifier from one of its saved checkpoints."""
     state = load_state(file)
     if stage.own_module:
         model = load_method(job.method).build(stage.spec)

@@ -11,6 +11,7 @@ from benchmark.contract.method import Hparams, Method
 from benchmark.contract.registry import load_method, resolve_hparams
 from benchmark.contract.tracks import Track
 from benchmark.errors import InvalidValue
+from benchmark.generators.clip_identity import ClipIdentity, resolve_clip
 from benchmark.generators.identity import GeneratorIdentity, resolve_generator
 from benchmark.progress import Progress, Silent
 from benchmark.records.canonical import sha256_of
@@ -33,6 +34,7 @@ class Request:
     Attributes:
         recipe: Name of one of the card's training recipes; None takes the default.
         backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
+        clip: Folder or Hub id of a CLIP model, for methods whose hyper-parameters ask for one.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Request:
     offline: bool = False
     recipe: str | None = None
     backbone_weights: str | None = None
+    clip: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class ResolvedCell:
         image_size: Height and width of its images in pixels.
         budget: What the method may spend.
         generator: The generator's identity, or None for a method that uses none.
+        clip: The CLIP model's identity, or None.
         cell: What identifies the run.
         cell_id: SHA-256 of it.
     """
@@ -69,6 +73,7 @@ class ResolvedCell:
     image_size: int
     budget: Budget
     generator: GeneratorIdentity | None
+    clip: ClipIdentity | None
     cell: Cell
     cell_id: str
 
@@ -95,7 +100,7 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
     method = load_method(request.method)
     task = load_task(request.task)
     level = task.card.check_level(request.level)
-    hparams = resolve_hparams(method, dict(request.overrides))
+    hparams = resolve_hparams(method, dict(request.overrides), task.card.task.tier)
     if request.generator is not None and not method.card.uses_generator:
         raise InvalidValue(
             f"method {method.card.name!r} generates nothing, so --generator {request.generator} has no use"
@@ -103,6 +108,7 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
     generator = None
     if method.card.uses_generator:
         generator = resolve_generator(request.generator or task.card.task.generator.name, offline=request.offline)
+    clip = None if request.clip is None else resolve_clip(request.clip, offline=request.offline)
     recipe = task.card.recipe(request.recipe)
     weights = named_weights(request.backbone_weights, recipe.backbone_weights)
     recipe = recipe.model_copy(update={"backbone_weights": weights})
@@ -133,6 +139,8 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         training=recipe.model_dump(mode="json"),
         budget={"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps},
         schema_major=SCHEMA_MAJOR,
+        # Left out where there is none: cells keep the identity that they had before there was any.
+        **({} if clip is None else {"clip": clip.as_record()}),
     )
     return ResolvedCell(
         request=request,
@@ -145,6 +153,7 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         image_size=image_size,
         budget=budget,
         generator=generator,
+        clip=clip,
         cell=cell,
         cell_id=sha256_of(cell.model_dump(mode="json")),
     )

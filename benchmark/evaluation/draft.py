@@ -102,7 +102,7 @@ def _task_info(cell: ResolvedCell) -> TaskInfo:
 def _method_info(cell: ResolvedCell) -> MethodInfo:
     card, origin = cell.method.card, origin_of(cell.request.method)
     resolved = cell.hparams.model_dump(mode="json")
-    defaults = card.hparams().model_dump(mode="json")
+    defaults = card.defaults(cell.card.task.tier).model_dump(mode="json")
     configuration: Literal["default", "changed"] = "default" if resolved == defaults else "changed"
     return MethodInfo(
         name=cell.request.method,
@@ -123,7 +123,7 @@ def _method_info(cell: ResolvedCell) -> MethodInfo:
 
 
 def _pretrained(cell: ResolvedCell) -> list[ExternalData]:
-    """Return the components that were trained elsewhere: the backbone's weights and the generator."""
+    """Return the components that were trained elsewhere: the backbone's weights, CLIP and the generator."""
     parts = []
     recipe = cell.recipe
     if recipe.backbone_weights:
@@ -131,6 +131,14 @@ def _pretrained(cell: ResolvedCell) -> list[ExternalData]:
             ExternalData(
                 component=f"backbone {recipe.backbone} {recipe.backbone_weights}",
                 trained_on="ImageNet (torchvision)",
+                may_contain_task_images=None,
+            )
+        )
+    if cell.clip is not None:
+        parts.append(
+            ExternalData(
+                component=f"CLIP {cell.clip.name}",
+                trained_on="not known to the harness; see the model's own card",
                 may_contain_task_images=None,
             )
         )

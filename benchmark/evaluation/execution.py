@@ -10,11 +10,12 @@ import torch
 from benchmark.contract.tracks import row_track
 from benchmark.errors import ContractViolation
 from benchmark.evaluation.answer import TEST_VIEW, Answers, answer_stage
+from benchmark.evaluation.audit import Audit
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.draft import utc_now
 from benchmark.evaluation.fit import run_fit
 from benchmark.evaluation.isolated import answer_isolated, fit_isolated
-from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, method_data, split_parts
+from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, split_parts
 from benchmark.evaluation.pictures import draw_pictures
 from benchmark.evaluation.scoring import mixture_of, score_predictions, score_views
 from benchmark.progress import Progress
@@ -117,12 +118,14 @@ class Execution:
                 def on_stage(stage: SavedStage) -> None:
                     answers[stage.name] = answer_stage(self._job, stage, weights, views, folder)
 
-                report = run_fit(self._job, method_data(self._job, parts), weights, self._progress, on_stage)
-        _check_budget(self._job, report)
+                report = run_fit(self._job, parts, weights, self._progress, on_stage)
+            _check_budget(self._job, report)
+            findings = Audit(self.cell, self._job, parts[TRAIN], self._progress).look(report, weights)
         handle = self._progress.start("metrics and pictures", len(report.stages) + 1)
         stages = []
         for stage in report.stages:
-            stages.append(self._stage_result(stage, answers[stage.name], views, folder))
+            probes = findings.probes.get(stage.name, {})
+            stages.append(self._stage_result(stage, answers[stage.name], probes, views, folder))
             self._progress.advance(handle, 1)
         artifacts = draw_pictures(self.cell, self._job, report, stages[-1], parts[TRAIN], folder)
         self._progress.finish(handle)
@@ -133,7 +136,8 @@ class Execution:
                 "task": draft.task.model_copy(update={"prepared_sha256": prepared}),
                 "budget": _budget_use(self._job, report),
                 "stages": stages,
-                "pools": report.pools,
+                "pools": findings.pools,
+                "auditors": findings.auditors,
                 "isolation": self.isolation(network_blocked=report.network_blocked, data_hidden=report.data_hidden),
                 "cost": _cost(report),
                 "notes": report.notes,
@@ -142,7 +146,12 @@ class Execution:
         )
 
     def _stage_result(
-        self, stage: SavedStage, answers: Answers, views: Mapping[str, View], folder: Path
+        self,
+        stage: SavedStage,
+        answers: Answers,
+        probes: dict[str, MetricValue],
+        views: Mapping[str, View],
+        folder: Path,
     ) -> StageResult:
         scored: dict[str, tuple[dict[str, MetricValue], GroupTable]] = {}
         checkpoints = []
@@ -177,6 +186,7 @@ class Execution:
             mixture=mixture,
             curves=stage.curves,
             checkpoints=checkpoints,
+            probes=probes,
         )
 
 
@@ -203,6 +213,7 @@ def _cost(report: FitReport) -> Cost:
         wall_seconds=0.0,
         training_seconds=sum(stage.seconds for stage in report.stages),
         generator_seconds=report.generator_seconds,
+        auxiliary_seconds=report.auxiliary_seconds,
         peak_memory_bytes=report.peak_memory_bytes,
         peak_device_memory_bytes=report.peak_device_memory_bytes,
         energy_joules=MetricValue(value=None, interval="none", reason="no energy counter was read"),

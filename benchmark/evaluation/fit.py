@@ -9,13 +9,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmark.contract.images import MethodData, attributes_for_measurement
+from benchmark.contract.images import attributes_for_measurement
 from benchmark.contract.method import Hparams, Method, Stage, Trained
 from benchmark.contract.oracle import fitting
 from benchmark.contract.registry import load_method, resolve_hparams
-from benchmark.contract.tracks import SelectionRule
+from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import ContractViolation, TrainingDiverged
-from benchmark.evaluation.job import FitJob, FitReport, SavedCheckpoint, SavedStage
+from benchmark.evaluation.job import (
+    RESERVE,
+    FitJob,
+    FitReport,
+    Part,
+    SavedCheckpoint,
+    SavedStage,
+    method_data,
+    real_images,
+)
 from benchmark.evaluation.tools import HarnessTools, mixture_counts
 from benchmark.progress import Progress
 from benchmark.records.provenance import peak_memory_bytes
@@ -25,13 +34,13 @@ from benchmark.training.remember import contiguous
 
 
 def run_fit(
-    job: FitJob, data: MethodData, folder: Path, progress: Progress, on_stage: Callable[[SavedStage], None]
+    job: FitJob, parts: dict[str, Part], folder: Path, progress: Progress, on_stage: Callable[[SavedStage], None]
 ) -> FitReport:
     """Load the job's method, call its ``fit`` and save each stage's weights into ``folder`` before it goes on.
 
     Args:
         job: What to fit.
-        data: Training and validation splits.
+        parts: Training and validation splits; for an oracle also the unused training images.
         folder: Where weights go.
         progress: Where to say how far it is.
         on_stage: Called with each saved stage; in process, the harness predicts there.
@@ -45,20 +54,22 @@ def run_fit(
         # Read by huggingface_hub at its first import, which is later than this.
         os.environ["HF_HUB_OFFLINE"] = "1"
     method = load_method(job.method)
-    return fit_stages(method, resolve_hparams(method, job.hparams), job, data, folder, progress, on_stage)
+    return fit_stages(method, resolve_hparams(method, job.hparams), job, parts, folder, progress, on_stage)
 
 
 def fit_stages(
     method: Method,
     hparams: Hparams,
     job: FitJob,
-    data: MethodData,
+    parts: dict[str, Part],
     folder: Path,
     progress: Progress,
     on_stage: Callable[[SavedStage], None],
 ) -> FitReport:
     """Call ``fit`` of a loaded method; see :func:`run_fit`."""
-    tools = HarnessTools(job, data, progress)
+    data = method_data(job, parts)
+    reserve = real_images(job, parts[RESERVE], Track.TRAIN) if RESERVE in parts and method.card.oracle else None
+    tools = HarnessTools(job, data, progress, reserve)
     stages: list[SavedStage] = []
     for stage in _guarded(method, method.fit(data, tools, hparams)):
         expected = job.stages[len(stages)] if len(stages) < len(job.stages) else None
@@ -79,6 +90,7 @@ def fit_stages(
         sampled=tools.sampled,
         steps_used=tools.steps_used,
         generator_seconds=tools.generator_seconds,
+        auxiliary_seconds=tools.auxiliary_seconds,
         peak_memory_bytes=peak_memory_bytes(),
         peak_device_memory_bytes=peak_device_memory(tools.device),
     )

@@ -25,7 +25,6 @@ from benchmark.evaluation.job import (
     FitReport,
     Part,
     SavedStage,
-    method_data,
     read_images,
     read_job,
     write_images,
@@ -201,7 +200,7 @@ def _fit(folder: Path) -> None:
     job, parts = read_job(folder)
     done: list[SavedStage] = []
     hidden = hide_folders(job.hidden)
-    report = run_fit(job, method_data(job, parts), folder, _Lines(), done.append)
+    report = run_fit(job, parts, folder, _Lines(), done.append)
     seen = {"network_blocked": blocked, "data_hidden": hidden}
     write_json(folder / _REPORT, report.model_copy(update=seen).model_dump(mode="json"))
 

@@ -1,6 +1,6 @@
 """The fitting job: everything that `fit` needs, as plain data, so that it can run in this process or an isolated one.
 
-It holds the training and validation splits and nothing of the test split.
+It holds the training and validation splits, for oracles also unused training images, and nothing of the test split.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.contract.budget import Budget
 from benchmark.contract.images import GroupNames, ImageSet, MethodData
+from benchmark.contract.method import Loss
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import DamagedFile
 from benchmark.evaluation.cell import ResolvedCell
@@ -23,7 +24,11 @@ from benchmark.records.schema import PoolUse
 from benchmark.tasks.block import GeneratorDefault, TrainingRecipe
 from benchmark.tasks.lazy import Images, LazyImages, blocks, in_memory
 from benchmark.tasks.manifest import TRAIN, VALIDATION
+from benchmark.training.loop import TrainingConfig
 from benchmark.training.specs import backbone_spec
+
+RESERVE = "reserve"
+"""Real images that the level and draw left out; only oracles get them."""
 
 _IN_MEMORY = 1 << 30
 """Bytes of a split's images up to which they are held in memory."""
@@ -34,13 +39,21 @@ class _Plain(BaseModel):
 
 
 class GeneratorJob(_Plain):
-    """Which generator to sample, how, and with which prompts."""
+    """Which generator to sample, how, with which prompts, and on which attribute values nothing is fine-tuned."""
 
     location: str
     identity: dict[str, Any]
     sampling: GeneratorDefault
     prompts: dict[str, str]
     negative_prompt: str
+    never_fine_tune: tuple[int, ...] = ()
+
+
+class ClipJob(_Plain):
+    """Which CLIP model features and filters may come from."""
+
+    location: str
+    identity: dict[str, Any]
 
 
 class FitJob(_Plain):
@@ -61,6 +74,8 @@ class FitJob(_Plain):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     generator: GeneratorJob | None
+    clip: ClipJob | None = None
+    oracle: bool = False
     store: Path
     device: str
     precision: Literal["float32", "bfloat16"]
@@ -109,6 +124,7 @@ class FitReport(_Plain):
     sampled: int
     steps_used: int
     generator_seconds: float
+    auxiliary_seconds: float
     peak_memory_bytes: int | None
     peak_device_memory_bytes: int | None
     network_blocked: bool = False
@@ -140,7 +156,11 @@ def make_job(
             sampling=task.generator,
             prompts={group_key(y, a): cell.card.prompt(y, a) for y, a in groups},
             negative_prompt=task.prompts.negative,
+            never_fine_tune=tuple(task.attribute.values.index(value) for value in task.never_fine_tune),
         )
+    clip = None
+    if cell.clip is not None:
+        clip = ClipJob(location=cell.clip.location, identity=cell.clip.as_record())
     return FitJob(
         task=cell.card.id,
         method=cell.request.method,
@@ -158,6 +178,8 @@ def make_job(
         mean=task.pixels.mean,
         std=task.pixels.std,
         generator=generator,
+        clip=clip,
+        oracle=cell.method.card.oracle,
         store=store,
         device=device,
         precision=precision,
@@ -178,30 +200,77 @@ class Part:
 
 
 def split_parts(cell: ResolvedCell) -> dict[str, Part]:
-    """Return images and labels of the training and validation splits; small ones in memory, large ones on disk."""
+    """Return images and labels of the training and validation splits; small ones in memory, large ones on disk.
+
+    An oracle also gets what its level and draw left out, as much of each group as its budget could spend.
+    """
+    wanted = {name: cell.manifest.splits[name] for name in (TRAIN, VALIDATION)}
+    if cell.method.card.oracle:
+        wanted[RESERVE] = cell.task.reserve(cell.manifest, most=cell.budget.synthetic)
     result: dict[str, Part] = {}
-    for name in (TRAIN, VALIDATION):
-        rows = cell.manifest.splits[name]
+    for name, rows in wanted.items():
         result[name] = Part(in_memory(cell.task.images(rows, cell.image_size), _IN_MEMORY), rows.y, rows.a)
     return result
 
 
 def method_data(job: FitJob, parts: dict[str, Part]) -> MethodData:
     """Wrap the splits with the guards of the job's track."""
+    return MethodData(
+        real_images(job, parts[TRAIN], Track.TRAIN), real_images(job, parts[VALIDATION], Track.VALIDATION_TRAINS)
+    )
 
-    def images(name: str, needs: Track) -> ImageSet:
-        part = parts[name]
-        return ImageSet(
-            images=part.images,
-            y=part.y.copy(),
-            synthetic=np.zeros(len(part.y), dtype=np.bool_),
-            names=job.names,
-            needs=needs,
-            granted=job.track,
-            _attributes=part.a.copy(),
-        )
 
-    return MethodData(images(TRAIN, Track.TRAIN), images(VALIDATION, Track.VALIDATION_TRAINS))
+def real_images(job: FitJob, part: Part, needs: Track) -> ImageSet:
+    """Wrap real images with the guard of the job's track."""
+    return ImageSet(
+        images=part.images,
+        y=part.y.copy(),
+        synthetic=np.zeros(len(part.y), dtype=np.bool_),
+        names=job.names,
+        needs=needs,
+        granted=job.track,
+        _attributes=part.a.copy(),
+    )
+
+
+def training_config(
+    job: FitJob,
+    *,
+    steps: int,
+    seed: int,
+    loss: Loss = "erm",
+    spec: dict[str, Any] | None = None,
+    learning_rate_scale: float = 1.0,
+    **options: Any,
+) -> TrainingConfig:
+    """Return the configuration of a training by the task's recipe.
+
+    Args:
+        job: What is being fitted.
+        steps: Optimiser steps.
+        seed: Of the batches' order.
+        loss: Which loss.
+        spec: Specification of the network; None is the task's classifier.
+        learning_rate_scale: Factor on the recipe's learning rate.
+        options: Further fields of the configuration.
+    """
+    recipe = job.training
+    return TrainingConfig(
+        spec=job.spec if spec is None else spec,
+        steps=steps,
+        batch_size=recipe.batch_size,
+        optimiser=recipe.optimiser,
+        learning_rate=recipe.learning_rate * learning_rate_scale,
+        weight_decay=recipe.weight_decay,
+        warmup_share=recipe.warmup_share,
+        evaluations=max(1, min(steps, round(recipe.evaluations * steps / recipe.steps))),
+        loss=loss,
+        seed=seed,
+        mean=job.mean,
+        std=job.std,
+        precision=job.precision,
+        **{"groups": "y,a", "freeze_bn": False, **options},
+    )
 
 
 def write_job(folder: Path, job: FitJob, parts: dict[str, Part]) -> None:
@@ -220,7 +289,7 @@ def read_job(folder: Path) -> tuple[FitJob, dict[str, Part]]:
     """
     job = FitJob.model_validate(read_json(folder / "job.json"))
     parts: dict[str, Part] = {}
-    for name in (TRAIN, VALIDATION):
+    for name in (TRAIN, VALIDATION, *([RESERVE] if job.oracle else [])):
         try:
             with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
                 parts[name] = Part(

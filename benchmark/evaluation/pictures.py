@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw
 
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.job import FitJob, FitReport, Part
-from benchmark.evaluation.tools import pool_recipe
-from benchmark.generators.pools import Pool
+from benchmark.evaluation.used import used_images
 from benchmark.records.schema import CheckpointResult, StageResult
 from benchmark.records.store import Store
 from benchmark.tasks.card import DataCard
@@ -37,12 +36,7 @@ def draw_pictures(
     if report.pools and job.generator is not None:
         groups = cell.budget.groups
         per_group = 1 if len(groups) > _MANY_GROUPS else 8
-        wanted: dict[tuple[int, int | None], int] = {}
-        for use in report.pools:
-            for key, (start, stop) in use.ranges.items():
-                y, _, a = key.partition("-")
-                wanted[int(y), None if a == "any" else int(a)] = min(per_group, stop - start)
-        images = Pool(Store(job.store), pool_recipe(job, job.generator)).read(wanted)
+        images = used_images(Store(job.store), report.pools[0])
         fake = _by_group(images.images, images.y, images.a, per_group)
         real = _by_group(train.images, train.y, train.a, per_group)
         contact_sheet(cell, real, fake, per_group, title, folder / CONTACT_SHEET)

@@ -59,6 +59,7 @@ def evaluate(
     offline: bool = False,
     recipe: str | None = None,
     backbone_weights: str | None = None,
+    clip: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate one method on one task at one bias level with one seed.
@@ -79,6 +80,7 @@ def evaluate(
         offline: Never ask the Hub.
         recipe: Name of one of the card's training recipes, such as ``small``; None takes the default.
         backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
+        clip: Folder or Hub id of a CLIP model, for methods whose hyper-parameters ask for one.
         progress: Where to show progress.
 
     Returns:
@@ -89,9 +91,7 @@ def evaluate(
     """
     if threads is not None and threads < 1:
         raise InvalidValue(f"{threads} threads make no sense; use 1 or more")
-    request = Request(
-        method, task, level, seed, generator, overrides or {}, offline, recipe=recipe, backbone_weights=backbone_weights
-    )
+    request = Request(method, task, level, seed, generator, overrides or {}, offline, recipe, backbone_weights, clip)
     progress = progress or Silent()
     return evaluate_cell(
         resolve_cell(request, progress),

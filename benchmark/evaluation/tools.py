@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmark.contract.budget import Budget, Plan
+from benchmark.contract.generation import Filter, FineTuning
 from benchmark.contract.images import NO_ATTRIBUTE, ImageSet, MethodData
-from benchmark.contract.method import GroupsOf, Loss, Trained
+from benchmark.contract.method import GroupsOf, Loss, Trainable, Trained
 from benchmark.contract.tracks import SelectionRule, Track
-from benchmark.errors import BudgetExceeded, InvalidValue
-from benchmark.evaluation.job import FitJob, GeneratorJob, group_key
-from benchmark.generators.identity import GeneratorIdentity
-from benchmark.generators.pools import Pool, PoolImages, Sampler
-from benchmark.generators.recipe import PoolRecipe
+from benchmark.errors import BudgetExceeded, InvalidValue, OracleUse
+from benchmark.evaluation.auxiliary import Auxiliary
+from benchmark.evaluation.job import FitJob, group_key, training_config
+from benchmark.evaluation.synthesis import Synthesis
 from benchmark.progress import Progress
-from benchmark.records.canonical import derive_seed, sha256_of
-from benchmark.records.schema import MetricValue, PoolUse
+from benchmark.records.canonical import derive_seed
+from benchmark.records.schema import PoolUse
 from benchmark.records.store import Store
+from benchmark.tasks.lazy import Images
 from benchmark.training.augment import augmented_copies
-from benchmark.training.backbones import fresh_state, state_digest
-from benchmark.training.loop import Outcome, TrainingConfig, train_classifier
+from benchmark.training.backbones import fresh_state, load_backbone, state_digest
+from benchmark.training.features import penultimate
+from benchmark.training.last_layer import refit, with_last_layer
+from benchmark.training.loop import Outcome, TrainingConfig, predict, train_classifier
+from benchmark.training.losses import group_index
 from benchmark.training.remember import remembered, training_key
-
-_NOT_AUDITED = "no auditor has looked at this pool"
 
 
 class HarnessTools:
@@ -36,12 +40,14 @@ class HarnessTools:
         job: What is being fitted.
         data: Its training and validation splits.
         progress: Where to say how far it is.
+        reserve: For oracles: real images that the level and draw left out.
     """
 
-    def __init__(self, job: FitJob, data: MethodData, progress: Progress) -> None:
-        self._job, self._data, self._progress = job, data, progress
+    def __init__(self, job: FitJob, data: MethodData, progress: Progress, reserve: ImageSet | None = None) -> None:
+        self._job, self._data, self._progress, self._reserve = job, data, progress, reserve
         self._store = Store(job.store)
         self._device = torch.device(job.device)
+        self._auxiliary = Auxiliary(job, data, progress)
         self._calls = 0
         self.steps_used = 0
         self.sampled = 0
@@ -71,36 +77,34 @@ class HarnessTools:
 
     # --- images ----------------------------------------------------------------------------------------------------
 
-    def synthesize(self, data: MethodData, *, plan: Plan) -> ImageSet:
-        """Return generated images by plan, from the shared pool."""
-        if self._job.generator is None:
-            raise InvalidValue(f"{self._job.method} asks for generated images but its card has uses_generator=False")
-        self._spend(plan)
-        counts = {group: n for group, n in plan.items() if n > 0}
-        pool = Pool(self._store, pool_recipe(self._job, self._job.generator))
-        start = time.perf_counter()
-        handle = self._progress.start("generating images", sum(counts.values()))
-        try:
-            pool.ensure(counts, self._sampler(self._job.generator), progress=self._advance(handle))
-        finally:
-            self._progress.finish(handle)
-        seconds = time.perf_counter() - start
-        images = pool.read(counts)
-        self.generator_seconds += seconds
-        self.pools.append(_pool_use(pool.recipe, images, seconds))
+    def synthesize(
+        self, data: MethodData, *, plan: Plan, tuning: FineTuning | None = None, keep: Filter = "none"
+    ) -> ImageSet:
+        """Return generated images by plan; see :meth:`benchmark.contract.method.Tools.synthesize`."""
+        self._check(plan)
+        made = Synthesis(self._job, self._auxiliary, self._progress).images(data, plan, tuning, keep)
+        self._spend(len(made.y), made.sampled)
+        self.generator_seconds += made.seconds
+        self.pools.append(made.use)
         return ImageSet(
-            images=images.images,
-            y=images.y,
-            synthetic=np.ones(len(images.y), dtype=np.bool_),
+            images=made.images,
+            y=made.y,
+            synthetic=np.ones(len(made.y), dtype=np.bool_),
             names=data.names,
             needs=Track.NONE,
             granted=self._job.track,
-            _attributes=images.a,
+            _attributes=made.a,
         )
+
+    @property
+    def auxiliary_seconds(self) -> float:
+        """Time of trainings that only clustered or filtered images."""
+        return self._auxiliary.seconds
 
     def copies(self, images: ImageSet, *, plan: Plan) -> ImageSet:
         """Return augmented copies of real images by plan; each image of a group is copied equally often."""
-        self._spend(plan)
+        self._check(plan)
+        self._spend(sum(plan.values()), sum(plan.values()))
         chosen: list[int] = []
         for (y, a), n in sorted(plan.items(), key=lambda item: group_key(*item[0])):
             members = (
@@ -110,41 +114,38 @@ class HarnessTools:
                 raise InvalidValue(f"group ({y}, {a}) has no real image to copy")
             chosen += [int(members[k % len(members)]) for k in range(n)]
         copies = images.take(chosen)
-        pixels = augmented_copies(copies.images, self.seed("copies"))
-        # Copies count as generated in the mixture: they spend the same budget and G tells them from originals.
-        return ImageSet(
-            images=pixels,
-            y=copies.y,
-            synthetic=np.ones(len(copies), dtype=np.bool_),
-            names=copies.names,
-            needs=copies.needs,
-            granted=copies.granted,
-            _attributes=copies._attributes,
-        )
+        return _as_generated(copies, augmented_copies(copies.images, self.seed("copies")))
 
-    def _spend(self, plan: Plan) -> None:
+    def reserve(self, *, plan: Plan) -> ImageSet:
+        """Return real images by plan that this level and draw left out; see the contract."""
+        if self._reserve is None:
+            raise OracleUse(
+                f"{self._job.method} asks for real images that no method has; declare oracle=True, which never ranks"
+            )
+        self._check(plan)
+        chosen: list[int] = []
+        for (y, a), n in sorted(plan.items(), key=lambda item: group_key(*item[0])):
+            members = (self._reserve.y == y) & (True if a is None else self._reserve.a == a)
+            chosen += np.flatnonzero(members)[:n].tolist()
+        self._spend(len(chosen), len(chosen))
+        images = self._reserve.take(chosen)
+        return _as_generated(images, images.images)
+
+    def _check(self, plan: Plan) -> None:
         self.budget.check(plan)
         n = sum(plan.values())
         if self.kept + n > self.budget.synthetic:
             raise BudgetExceeded(
                 f"{self.kept} generated images are in use; {n} more exceed B = {self.budget.synthetic}"
             )
-        self.kept += n
-        self.sampled += n
 
-    def _sampler(self, generator: GeneratorJob) -> Callable[[], Sampler]:
-        def load() -> Sampler:
-            from benchmark.generators.pipelines import TextToImage
-
-            return TextToImage.load(
-                GeneratorIdentity(**generator.identity, location=generator.location),
-                device=self._job.device,
-                precision=self._job.precision,
-                scheduler=generator.sampling.scheduler,
-                offline=self._job.offline,
+    def _spend(self, kept: int, sampled: int) -> None:
+        if self.sampled + sampled > self.budget.sampled:
+            raise BudgetExceeded(
+                f"{self.sampled} images were sampled; {sampled} more exceed 2B = {self.budget.sampled}"
             )
-
-        return load
+        self.kept += kept
+        self.sampled += sampled
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -158,13 +159,18 @@ class HarnessTools:
         share: float | None = None,
         learning_rate_scale: float = 1.0,
         freeze_bn: bool = False,
+        trainable: Trainable = "all",
+        contrastive: float = 0.0,
     ) -> Trained:
         """Train a classifier; see :meth:`benchmark.contract.method.Tools.train`."""
         if len(images) == 0:
             raise InvalidValue("there is no image to train on")
         steps = self._steps(share)
         self._calls += 1
-        config = self._config(steps, loss, groups, learning_rate_scale, freeze_bn)
+        config = training_config(
+            self._job, steps=steps, seed=self.seed(f"batches of training {self._calls}"), loss=loss, groups=groups,
+            learning_rate_scale=learning_rate_scale, freeze_bn=freeze_bn, trainable=trainable, contrastive=contrastive,
+        )  # fmt: skip
         initial = (
             init.checkpoints[SelectionRule.LAST] if init else fresh_state(config.spec, self.seed("initial weights"))
         )
@@ -212,75 +218,56 @@ class HarnessTools:
             raise InvalidValue(f"share {share} of the optimiser steps must lie in (0, 1]")
         else:
             steps = round(total * share)
-            left = total - self.steps_used
-            if self._calls == len(self._job.stages) - 1 and abs(left - steps) <= 1:
+            if abs(total - self.steps_used - steps) <= 1:
                 # Shares that add up to one must spend every step, however they round.
-                steps = left
+                steps = total - self.steps_used
         if steps < 1 or self.steps_used + steps > total:
             raise BudgetExceeded(f"{steps} more optimiser steps after {self.steps_used} exceed the budget of {total}")
         return steps
 
-    def _config(
-        self, steps: int, loss: Loss, groups: GroupsOf, learning_rate_scale: float, freeze_bn: bool
-    ) -> TrainingConfig:
-        recipe = self._job.training
-        return TrainingConfig(
-            spec=self._job.spec,
-            steps=steps,
-            batch_size=recipe.batch_size,
-            optimiser=recipe.optimiser,
-            learning_rate=recipe.learning_rate * learning_rate_scale,
-            weight_decay=recipe.weight_decay,
-            warmup_share=recipe.warmup_share,
-            evaluations=max(1, min(steps, round(recipe.evaluations * steps / recipe.steps))),
-            loss=loss,
-            groups=groups,
-            freeze_bn=freeze_bn,
-            seed=self.seed(f"batches of training {self._calls}"),
-            mean=self._job.mean,
-            std=self._job.std,
-            precision=self._job.precision,
+    # --- looking at images -----------------------------------------------------------------------------------------
+
+    def refit_last_layer(self, model: Trained, images: ImageSet) -> Trained:
+        """Fit the last layer anew on group-balanced subsets; see the contract."""
+        start = time.perf_counter()
+        state = model.checkpoints[SelectionRule.LAST]
+        job, names = self._job, images.names
+        features = penultimate(
+            load_backbone(model.spec, state), images.images, mean=job.mean, std=job.std, device=self._device,
+            precision=job.precision,
+        )  # fmt: skip
+        group = group_index(torch.tensor(images.y), torch.tensor(images.a), None, names.shape[1]).numpy()
+        layer = refit(features, images.y, group, n_classes=names.shape[0], seed=self.seed("refit of the last layer"))
+        self.note(f"the last layer was fitted on {len(images)} images with C = {layer.c:g}")
+        state = with_last_layer(state, layer)
+        # The fit itself has chosen: every rule stands for the same weights.
+        return Trained(
+            spec=model.spec,
+            checkpoints=dict.fromkeys(SelectionRule, state),
+            steps_at=dict.fromkeys(SelectionRule, 0),
+            digest=state_digest(state),
+            curves=(),
+            steps=0,
+            seconds=time.perf_counter() - start,
+            remembered=False,
+            training_set=images,
         )
+
+    def predict(self, model: Trained, images: ImageSet) -> NDArray[np.int64]:
+        """Return the label that a classifier gives each image; see the contract."""
+        job = self._job
+        network = load_backbone(model.spec, model.checkpoints[SelectionRule.LAST])
+        return predict(
+            network, images.images, mean=job.mean, std=job.std, device=self._device, precision=job.precision
+        )[0]
 
     def _advance(self, handle: int) -> Callable[[int], None]:
         return lambda n: self._progress.advance(handle, n)
 
 
-def pool_recipe(job: FitJob, generator: GeneratorJob) -> PoolRecipe:
-    """Return the recipe of the pool that a job draws from: everything that changes an image, but no count."""
-    prompts: dict[tuple[int, int | None], str] = {}
-    for key, prompt in generator.prompts.items():
-        y, _, a = key.partition("-")
-        prompts[int(y), None if a == "any" else int(a)] = prompt
-    return PoolRecipe(
-        task=job.task,
-        generator=generator.identity,
-        prompts=prompts,
-        negative_prompt=generator.negative_prompt,
-        scheduler=generator.sampling.scheduler,
-        steps=generator.sampling.steps,
-        guidance=generator.sampling.guidance,
-        image_size=job.image_size,
-        batch_size=generator.sampling.batch_size,
-        precision=job.precision,
-        device_kind=torch.device(job.device).type,
-    )
-
-
-def _pool_use(recipe: PoolRecipe, images: PoolImages, seconds: float) -> PoolUse:
-    null = MetricValue(value=None, interval="none", reason=_NOT_AUDITED)
-    short = {name: value for name, value in recipe.as_record().items() if name != "prompts"}
-    return PoolUse(
-        pool_id=images.pool_id,
-        # The prompts follow from the card; a hundred of them would swell every record.
-        recipe={**short, "prompts_sha256": sha256_of(recipe.as_record()["prompts"])},
-        ranges={group_key(*group): span for group, span in images.ranges.items()},
-        rows_sha256=images.rows_sha256,
-        kept=len(images.y),
-        sampled=len(images.y),
-        seconds=seconds,
-        label_fidelity={"y": null, "a": null},
-    )
+def _as_generated(images: ImageSet, pixels: Images) -> ImageSet:
+    """Count images that stand in for generated ones as such: they spend the same budget, and G tells them apart."""
+    return replace(images, images=pixels, synthetic=np.ones(len(images), dtype=np.bool_))
 
 
 def mixture_counts(images: ImageSet, attributes: np.ndarray) -> tuple[list[list[list[int]]], list[int]]:

@@ -23,7 +23,7 @@ from pydantic import (
 )  # fmt: skip
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 1
+SCHEMA_MINOR = 2
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
@@ -117,8 +117,10 @@ class Mixture(_Part):
     information_y_ag: MetricValue = Field(description="I(Y;(A,G)) in bits, G = real or generated")
 
 
-class StageResult(_Part):
+class StageResult(_Grown):
     """A named classifier that the method yielded; the last stage is ranked."""
+
+    _added = frozenset({"probes"})
 
     name: str
     steps: int = Field(ge=0)
@@ -127,10 +129,45 @@ class StageResult(_Part):
     mixture: Mixture | None
     curves: list[dict[str, Number | int | None]]
     checkpoints: list[CheckpointResult] = Field(min_length=1)
+    probes: dict[str, MetricValue] = Field(
+        default={},
+        description="balanced accuracy of linear probes for a, g (real or generated) and ag on frozen penultimate "
+        "features, and the chance level of each; empty without generated images; since 1.2",
+    )
 
 
-class PoolUse(_Part):
+class AdapterUse(_Part):
+    """Fine-tuned low-rank weights that made images of one group."""
+
+    sha256: Sha256 = Field(description="of the weights; their address in the store")
+    name: str = Field(description="what it was trained on: a group, a cluster of one, or a class")
+    images: int = Field(ge=1, description="real training images")
+
+
+class Tuning(_Part):
+    """How the generator was fine-tuned for this run, and which weights made which group's images."""
+
+    kind: str = Field(description="lora, dreambooth, clustered-dreambooth …")
+    settings: dict[str, Any]
+    adapters: dict[str, list[AdapterUse]] = Field(description="group → its adapters; empty: the base generator")
+    seconds: Number = Field(ge=0, description="training time of the adapters, also when they were in the store")
+    prior_images: int = Field(ge=0, description="images of the base generator for prior preservation; never trained on")
+
+
+class FilterUse(_Part):
+    """How generated images were thinned out before the method saw them."""
+
+    kind: Literal["own", "clip"]
+    model: str = Field(description="what gave the scores, and its identity")
+    kept_indices: dict[str, list[int]] = Field(description="group → indices of the images kept")
+    mean_score_kept: Number | None
+    mean_score_dropped: Number | None
+
+
+class PoolUse(_Grown):
     """Generated images that the run used. The pool is shared, so its variance is not in the intervals."""
+
+    _added = frozenset({"tuning", "filter", "quality"})
 
     pool_id: Sha256
     recipe: dict[str, Any]
@@ -139,7 +176,17 @@ class PoolUse(_Part):
     kept: int = Field(ge=0)
     sampled: int = Field(ge=0)
     seconds: Number = Field(ge=0, description="time this run spent sampling; 0 when the pool held everything")
-    label_fidelity: dict[str, MetricValue] = Field(description="auditors' view of y and a; null with a reason before")
+    label_fidelity: dict[str, MetricValue] = Field(
+        description="share of the kept images that show the y and the a asked for: by auditors, corrected with their "
+        "confusion matrices; `y_raw` and `a_raw` uncorrected; null with a reason where no auditor could look"
+    )
+    tuning: Tuning | None = Field(default=None, description="null for the generator as it is; since 1.2")
+    filter: FilterUse | None = Field(default=None, description="null where every sampled image was kept; since 1.2")
+    quality: dict[str, MetricValue] = Field(
+        default={},
+        description="memorised_share, fid and kid of the kept images; what they are measured on stands in each "
+        "interval's or reason's text; since 1.2",
+    )
 
 
 class TaskInfo(_Grown):
@@ -254,15 +301,29 @@ class Isolation(_Part):
     limits: list[str] = Field(description="what could not be isolated, and why")
 
 
-class Cost(_Part):
+class Cost(_Grown):
     """What it took; generator compute is shown, not matched."""
+
+    _added = frozenset({"auxiliary_seconds"})
 
     wall_seconds: Number
     training_seconds: Number
-    generator_seconds: Number
+    generator_seconds: Number = Field(description="fine-tuning and sampling")
+    auxiliary_seconds: Number = Field(
+        default=0.0, description="classifiers that only cluster or filter images: no stage starts from them; since 1.2"
+    )
     peak_memory_bytes: int | None
     peak_device_memory_bytes: int | None
     energy_joules: MetricValue
+
+
+class AuditorInfo(_Part):
+    """A model that only measures: trained on held-out real images of the audit split, balanced by group."""
+
+    id: Sha256 = Field(description="of everything that made it")
+    trained_on: int = Field(ge=1, description="images")
+    tested_on: int = Field(ge=1, description="other held-out images, behind the confusion matrix")
+    confusion: list[list[int]] = Field(description="[true][answered]")
 
 
 class Failure(_Part):
@@ -273,8 +334,10 @@ class Failure(_Part):
     traceback: list[str]
 
 
-class Cell(_Part):
+class Cell(_Grown):
     """What identifies a run; `cell_id` is the SHA-256 of its canonical JSON."""
+
+    _added = frozenset({"clip"})
 
     task: str
     split_digest: Sha256
@@ -289,10 +352,13 @@ class Cell(_Part):
     training: dict[str, Any]
     budget: dict[str, int]
     schema_major: int
+    clip: dict[str, Any] | None = Field(default=None, description="external CLIP model that was asked for; since 1.2")
 
 
-class Record(_Part):
+class Record(_Grown):
     """One run."""
+
+    _added = frozenset({"auditors"})
 
     schema_version: str
     metrics_version: int
@@ -316,6 +382,10 @@ class Record(_Part):
     skipped_because: str | None = None
     failure: Failure | None = None
     artifacts: dict[str, str] = Field(description="pictures beside the record, by kind")
+    auditors: dict[str, AuditorInfo] = Field(
+        default={},
+        description="auditors of y and a that looked at the pools; empty without generated images; since 1.2",
+    )
 
     @model_validator(mode="after")
     def _status_fits(self) -> Record:

@@ -189,6 +189,9 @@ class TaskBlock(_Strict):
     terms: str
     terms_accept: bool = Field(default=False, description="the terms must be accepted before data are used")
     faces: bool
+    never_fine_tune: tuple[str, ...] = Field(
+        default=(), description="attribute values on whose images no generator is fine-tuned (protocol §10)"
+    )
     bias_kind: Literal["spurious", "subpopulation"]
     label: Variable
     attribute: Variable
@@ -219,6 +222,8 @@ class TaskBlock(_Strict):
         for variable in (self.label, self.attribute):
             if len(set(variable.values)) != len(variable.values):
                 raise ValueError(f"a value of {variable.name!r} stands twice")
+        if not set(self.never_fine_tune) <= attributes:
+            raise ValueError("`never_fine_tune` must name attribute values")
         if not set(self.aligned_cap or ()) <= set(self.label.values):
             raise ValueError("`aligned_cap` must name label values")
         if len(self.aligned) != len(self.label.values) or not set(self.aligned) <= attributes:

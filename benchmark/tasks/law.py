@@ -9,6 +9,7 @@ draws share (test, audit). Two kinds of task exist: the attribute is *observed* 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -107,6 +108,35 @@ class Splitter:
         for name in (TRAIN, VALIDATION):
             splits[name] = splits[name].sorted_by(self._rank)
         return Manifest(law.task, level, draw, law.n_classes, law.n_attributes, splits)
+
+    def reserve(self, manifest: Manifest, *, most: int) -> Rows:
+        """Return what a level and draw left out of training, for oracles: in the draw's hash order.
+
+        Where the attribute is observed these are the unused images of the training cut; where it is rendered, every
+        training sample in each attribute value that it does not have.
+
+        Args:
+            manifest: A split of this listing.
+            most: Rows that one group needs at most.
+        """
+        listing, law, train = self._listing, self._law, manifest.splits[TRAIN]
+        used = dict(zip(train.sources, train.a.tolist(), strict=True))
+        taken: Counter[tuple[int, int]] = Counter()
+        chosen: list[tuple[int, int]] = []
+        for i in self._cuts[manifest.draw][TRAIN]:
+            name, y = listing.ids[i], int(listing.y[i])
+            if name in listing.missing:
+                continue
+            values = range(law.n_attributes) if law.attribute == "rendered" else (int(listing.a[i]),)
+            for a in values:
+                if used.get(name) != a and taken[y, a] < most:
+                    taken[y, a] += 1
+                    chosen.append((i, a))
+        rendered = law.attribute == "rendered"
+        sources = tuple(listing.ids[i] for i, _ in chosen)
+        ids = tuple(f"{listing.ids[i]}/{a}" for i, a in chosen) if rendered else sources
+        attributes = np.array([a for _, a in chosen], dtype=np.int64)
+        return Rows(ids, sources, listing.y[[i for i, _ in chosen]], attributes)
 
 
 def split(listing: Listing, law: SplitLaw, level: str, draw: int) -> Manifest:

@@ -150,6 +150,10 @@ class Task(abc.ABC):
             raise InvalidValue(f"draw {draw} does not exist; there are {', '.join(map(str, DRAWS))}")
         return _known_splitter(self, missing).split(self.card.check_level(level), draw)
 
+    def reserve(self, manifest: Manifest, *, most: int) -> Rows:
+        """Return training images that a level and draw left out, at most ``most`` of each group; for oracles only."""
+        return self._splitter.reserve(manifest, most=most)
+
     def pin_state(self, manifest: Manifest) -> Pinned:
         """Say whether a manifest is the one that ``splits.lock`` pins; only pinned splits are ranked.
 
