@@ -13,7 +13,9 @@ from genbias_bench import Hparams, ImageSet, Loss, Method, MethodCard, MethodDat
 class FFRHparams(Hparams):
     """Defaults follow the paper; the others are controls that its reviewers asked for."""
 
-    real_loss: Loss = Field("erm", description="loss of the stage on real images")
+    real_loss: Loss | Literal["dfr"] = Field(
+        "erm", description="loss of the stage on real images; `dfr`: ERM, then the last layer on validation images"
+    )
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="share of all optimiser steps on generated images")
     order: Literal["fake-to-real", "reversed"] = Field("fake-to-real", description="control: real images first")
     balanced: bool = Field(True, description="control `false`: generated images carry the training bias")
@@ -25,20 +27,24 @@ class FFRHparams(Hparams):
         """Names of the stages in order."""
         if self.synthetic_only:
             return ("synthetic",)
-        return ("synthetic", "real") if self.order == "fake-to-real" else ("real", "synthetic")
+        order = ("synthetic", "real") if self.order == "fake-to-real" else ("real", "synthetic")
+        return (*order, "last-layer") if self.real_loss == "dfr" else order
 
     def track(self) -> Track:
-        """Group losses on real images and the biased control read the training groups."""
-        reads = not self.balanced or (self.real_loss != "erm" and not self.synthetic_only)
-        return Track.TRAIN if reads else Track.NONE
+        """Group losses on real images and the biased control read the training groups, DFR those of validation."""
+        if not self.balanced:
+            return Track.TRAIN
+        if self.synthetic_only or self.real_loss == "erm":
+            return Track.NONE
+        return Track.VALIDATION_TRAINS if self.real_loss == "dfr" else Track.TRAIN
 
 
 class FFR(Method):
     """Two steps (Qraitem, Saenko, Plummer 2024, arXiv 2308.04553).
 
     Theirs: stage 1 on ASB's synthetic images alone (the same number for every group), stage 2 on the real images with
-    ERM, resampling or Group-DRO, all layers, optional ``freeze_bn``. Ours: the steps of both stages together equal
-    those of ERM, and the controls (reversed order, unbalanced, synthetic only).
+    ERM, resampling, Group-DRO or DFR, all layers, optional ``freeze_bn``. Ours: the steps of both stages together equal
+    those of ERM, DFR follows ERM on the real images, and the controls (reversed order, unbalanced, synthetic only).
     """
 
     card = MethodCard(
@@ -63,12 +69,16 @@ class FFR(Method):
         plan = tools.budget.balanced()
         if not hparams.balanced:
             plan = tools.budget.like_training(data.train, plan)
+        real_loss: Loss = "erm" if hparams.real_loss == "dfr" else hparams.real_loss
         sets: dict[str, tuple[ImageSet, Loss, float]] = {
             "synthetic": (tools.synthesize(data, plan=plan), "erm", hparams.synthetic_share),
-            "real": (data.train, hparams.real_loss, 1 - hparams.synthetic_share),
+            "real": (data.train, real_loss, 1 - hparams.synthetic_share),
         }
         model, scale = None, 1.0
         for name in hparams.stages():
+            if name == "last-layer" and model is not None:
+                yield Stage(name, tools.refit_last_layer(model, data.validation))
+                continue
             images, loss, share = sets[name]
             model = tools.train(
                 images,

@@ -15,7 +15,9 @@ class SDAugmentHparams(Hparams):
 
     balance: Literal["fill", "add"] = Field("fill", description="fill the smallest groups (USB), or add evenly (ASB)")
     prompt: Literal["class", "class+attribute"] = Field("class+attribute", description="what the prompt names")
-    loss: Loss = Field("erm", description="loss on the mixture")
+    loss: Loss | Literal["dfr"] = Field(
+        "erm", description="loss on the mixture; `dfr`: ERM, then the last layer on validation images"
+    )
     groups: GroupsOf = Field(
         "y,a", description="groups of a group loss; `y,a,source` also separates real and generated"
     )
@@ -23,14 +25,20 @@ class SDAugmentHparams(Hparams):
 
     @model_validator(mode="after")
     def _possible(self) -> SDAugmentHparams:
-        if self.prompt == "class" and (self.placebo or self.loss != "erm"):
+        if self.prompt == "class" and (self.placebo or self.loss not in ("erm", "dfr")):
             raise ValueError("images asked for by class alone have no attribute, so no placebo and no group loss")
         return self
 
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in order."""
+        return ("mixed", "last-layer") if self.loss == "dfr" else ("mixed",)
+
     def track(self) -> Track:
-        """Filling by group, the placebo and group losses read the training groups; the rest reads none."""
+        """Filling by group, the placebo and group losses read the training groups, DFR those of validation."""
         by_group = self.balance == "fill" and self.prompt == "class+attribute"
-        return Track.TRAIN if by_group or self.placebo or self.loss != "erm" else Track.NONE
+        if by_group or self.placebo or self.loss not in ("erm", "dfr"):
+            return Track.TRAIN
+        return Track.VALIDATION_TRAINS if self.loss == "dfr" else Track.NONE
 
     def plan(self, data: MethodData, tools: Tools) -> Plan:
         """Return how many images of each group to ask for."""
@@ -44,9 +52,9 @@ class SDAugmentHparams(Hparams):
 class SDAugment(Method):
     """USB and ASB of Qraitem 2024 (arXiv 2308.04553): generated and real images in one training set.
 
-    Theirs: the two ways of balancing, prompts with class and attribute, groups (y,a) or (y,a,real/synthetic). Ours: the
-    budget B, class-only prompts, and the placebo, whose images repeat the training bias: what are more images alone
-    worth?
+    Theirs: the two ways of balancing, prompts with class and attribute, the losses, groups (y,a) or
+    (y,a,real/synthetic). Ours: the budget B, class-only prompts, and the placebo, whose images repeat the training bias
+    (a method of its own too, `placebo`): what are more images alone worth?
     """
 
     card = MethodCard(
@@ -55,7 +63,7 @@ class SDAugment(Method):
         summary="Mix off-the-shelf text-to-image images into the real training set.",
         source="USB and ASB of Qraitem, Saenko, Plummer 2024 (arXiv 2308.04553); budget, class prompts, placebo: ours.",
         track=SDAugmentHparams.track,
-        stages=("mixed",),
+        stages=SDAugmentHparams.stages,
         hparams=SDAugmentHparams,
         uses_generator=True,
         citation="""@inproceedings{qraitem2024fake,
@@ -69,4 +77,8 @@ class SDAugment(Method):
     def fit(self, data: MethodData, tools: Tools, hparams: SDAugmentHparams) -> Iterator[Stage]:
         """Generate, mix, train once."""
         fake = tools.synthesize(data, plan=hparams.plan(data, tools))
-        yield Stage("mixed", tools.train(data.train + fake, loss=hparams.loss, groups=hparams.groups))
+        loss: Loss = "erm" if hparams.loss == "dfr" else hparams.loss
+        model = tools.train(data.train + fake, loss=loss, groups=hparams.groups, share=1.0)
+        yield Stage("mixed", model)
+        if hparams.loss == "dfr":
+            yield Stage("last-layer", tools.refit_last_layer(model, data.validation))
