@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmark.contract.tracks import SelectionRule
@@ -15,10 +15,11 @@ from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
 from benchmark.tasks.catalog import find_card
 from leaderboard.answers import Split, Splits, read_answers
 from leaderboard.claims import check_claims, recipe_of
+from leaderboard.generated import check_measurements, generated_rows
 from leaderboard.groups import Scored, group_runs
 from leaderboard.load import Problems, Run, find_records, load_runs
 from leaderboard.markdown import render_markdown
-from leaderboard.models import Absent, AbsentStatus, Board, RuleSection, Table, TaskSection
+from leaderboard.models import Absent, AbsentStatus, Board, GeneratedRow, RuleSection, Table, TaskSection
 from leaderboard.rows import build_table
 from leaderboard.stages import stage_rows
 from leaderboard.verification import VERIFICATION_FILE, read_verifications
@@ -109,6 +110,7 @@ def _score(runs: Sequence[Run], problems: Problems) -> tuple[list[Scored], list[
             split = splits.of(run)
             if isinstance(split, Split):
                 check_claims(run)
+                check_measurements(run)
                 scored.append(Scored(run, split, read_answers(run, split)))
             else:
                 others.append((run, "left out", split))
@@ -169,7 +171,16 @@ def _task_section(card: DataCard, scored: Sequence[Scored]) -> TaskSection:
         test_rows=len(scored[0].split.labels),
         rules=rules,
         stages=stage_rows(default, [] if shown is None else [row.id for row in shown.rows]),
+        generated=_generated(rules, cells),
     )
+
+
+def _generated(rules: Sequence[RuleSection], cells: Mapping[tuple[str, str], Sequence[Scored]]) -> list[GeneratedRow]:
+    last = SelectionRule.LAST.value
+    tables = [table for section in rules if section.rule == last for table in section.tables]
+    return [
+        row for table in tables for row in generated_rows(table, group_runs(cells[table.level, table.recipe], last))
+    ]
 
 
 def _ranks_any(section: TaskSection) -> bool:

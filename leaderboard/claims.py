@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmark.contract.method import Hparams, MethodCard
+from benchmark.contract.method import MethodCard
 from benchmark.contract.registry import listed_methods, load_method, source_digest
 from benchmark.errors import DamagedFile
 from benchmark.records.schema import Record
@@ -68,7 +68,7 @@ def check_claims(run: Run) -> None:
         if getattr(record.method, name) != value:
             raise DamagedFile(f"{run.file}: {name} is {getattr(record.method, name)!r}, but {card.id} has {value!r}")
     said = record.method.configuration
-    if said != "tuned" and (said == "default") != (hparams == card.hparams()):
+    if said != "tuned" and (said == "default") != (hparams == card.defaults(record.task.tier)):
         raise DamagedFile(f"{run.file}: configuration {said!r} does not fit its hyper-parameters")
     if (record.cell.generator is not None) != card.uses_generator:
         raise DamagedFile(f"{run.file}: {card.id} {'uses a' if card.uses_generator else 'uses no'} generator")
@@ -83,7 +83,7 @@ def changed_settings(record: Record, card: DataCard) -> dict[str, Any]:
     The defaults of a method that is not in this release are unknown; then the record's own word is shown.
     """
     known = in_tree_card(record.method.name)
-    defaults = _defaults(known.hparams) if known is not None else None
+    defaults = known.defaults(card.task.tier).model_dump(mode="json") if known is not None else None
     if defaults is None:
         changed = dict(record.method.hparams_changed)
     else:
@@ -108,7 +108,3 @@ def _sampling_changes(record: Record, card: DataCard) -> dict[str, Any]:
         return {}
     default = card.task.generator.model_dump(mode="json")
     return {f"generator.{k}": generator.get(k) for k in _GENERATOR_SAMPLING if generator.get(k) != default[k]}
-
-
-def _defaults(hparams: type[Hparams]) -> dict[str, Any]:
-    return hparams().model_dump(mode="json")

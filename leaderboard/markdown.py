@@ -3,24 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
 from benchmark.metrics.registry import METRICS
 from benchmark.tasks.card import DEFAULT_RECIPE
-from leaderboard.models import LEAST_DATA_SETS, Absent, Board, Estimate, Row, Span, StageRow, Table, TaskSection
+from leaderboard.models import (
+    LEAST_DATA_SETS,
+    Absent,
+    Board,
+    Estimate,
+    Extent,
+    GeneratedRow,
+    Measurement,
+    Row,
+    Span,
+    StageRow,
+    StageSummary,
+    Table,
+    TaskSection,
+)
 from leaderboard.ranks import significant
+from leaderboard.stages import INFORMATION as BITS
+from leaderboard.stages import NO_MIXTURE, NOT_PROBED
+from leaderboard.stages import PROBES as PROBED
 from leaderboard.text import safe
-from leaderboard.wording import DEMO_NOTE, EMPTY, HOW_TO_READ, HOW_TO_REPRODUCE, RULES
+from leaderboard.wording import (
+    DEMO_NOTE,
+    EMPTY,
+    GENERATED,
+    HOW_TO_READ,
+    HOW_TO_REPRODUCE,
+    INFORMATION,
+    PROBES,
+    RULES,
+    STAGES,
+)
 
 NONE = "–"
 _SHOWN = ("acc_group_mean", "worst_group_of_mean", "gap", "bias_retained", "flip_rate", "recovered_gap")
-_LAST_HEADERS = ("Training s", "Sampling s", "Device", "External data", "Verification", "Notes")
+_LAST_HEADERS = ("Training s", "Generator s", "Device", "External data", "Verification", "Notes")
 _WITHOUT_INTERVAL = ("worst_group_of_mean",)
 _PERCENT = ("share", "difference of shares")
 _DEMO = "demo"
 _LONGEST_SETTINGS = 300
+_LONGEST_NOTE = 300
+_MOST_TEXTS = 3
+_BITS_HEADERS = ("I(Y;A) bits", "I(Y;(A,G)) bits")
+_PROBE_HEADERS = ("Probe A %", "Probe G %", "Probe (A,G) %")
+_GENERATED_HEADERS = (
+    "Bias level", "Method", "Generator", "Verification", "Seeds", "Fine-tuning", "Filter", "Kept of sampled",
+    "y shown %", "a shown %", "Memorised %", "FID", "KID", "Generated only: acc_group_mean %",
+    "Fine-tuning / sampling / auxiliary s",
+)  # fmt: skip
+_OWN_INTERVAL = "†"
 
 
 def render_markdown(board: Board) -> str:
@@ -80,6 +117,8 @@ def _task(task: TaskSection) -> list[str]:
             parts += _table(table, task.ranking_metric)
     if task.stages:
         parts += _stages(task)
+    if task.generated:
+        parts += _generated(task)
     return parts
 
 
@@ -106,10 +145,7 @@ def _table(table: Table, ranking_metric: str) -> list[str]:
         cells += ["+".join(row.cost.devices), f"yes ({', '.join(external)})" if external else "no"]
         cells += [row.verification, ", ".join(sorted(letters)) or NONE]
         lines.append(cells)
-    parts = [title, _grid(headers, lines)]
-    if notes:
-        parts.append("\n".join(f"- {letter}: {safe(note, 300)}" for note, letter in notes.items()))
-    return parts
+    return [title, _grid(headers, lines), *_notes(notes)]
 
 
 def _caption(table: Table) -> str:
@@ -162,7 +198,7 @@ def _behind(row: Row) -> str:
     return f"{_points(behind.difference)} [{_points(behind.low)}, {_points(behind.high)}]{mark}"
 
 
-def _method(row: Row | StageRow) -> str:
+def _method(row: Row | StageRow | GeneratedRow) -> str:
     name = safe(row.method)
     if row.configuration == "default" and not row.changed:
         return name
@@ -174,26 +210,121 @@ def _method(row: Row | StageRow) -> str:
     return " ".join([name, f"({safe(': '.join([*words, changed] if changed else words), _LONGEST_SETTINGS)})"])
 
 
-def _generator(row: Row | StageRow) -> str:
+def _generator(row: Row | StageRow | GeneratedRow) -> str:
     return NONE if row.generator is None else safe(row.generator)
 
 
 def _stages(task: TaskSection) -> list[str]:
     headers = ["Method", "Generator", "Verification", "Seeds", "Stage", "Steps", "Real images", "Generated images"]
-    headers += [_header(name) for name in task.stages[0].stages[0].metrics]
+    headers += [_header(name) for name in task.stages[0].stages[0].metrics] + list(_BITS_HEADERS)
+    probed = any(stage.probes for row in task.stages for stage in row.stages)
+    headers += list(_PROBE_HEADERS) * probed
+    notes: dict[str, str] = {}
     lines = []
     for row in task.stages:
         for stage in row.stages:
             cells = [_method(row), _generator(row), row.verification, str(row.seeds)]
             cells += [safe(stage.name), _span(stage.steps)]
             cells += [NONE if images is None else _span(images) for images in (stage.real, stage.generated)]
-            lines.append(cells + [_estimate(name, found) for name, found in stage.metrics.items()])
+            cells += [_estimate(name, found) for name, found in stage.metrics.items()]
+            cells += [_bits(stage.information[name], notes) for name in BITS]
+            lines.append(cells + [_probe(stage, name, notes) for name in PROBED] * probed)
     return [
         f"#### {safe(task.task)}, stages at bias level {task.default_level}",
-        "Every stage at its last step; the last stage of a method is the ranked one. Copies of real images count as "
-        "generated.",
+        " ".join([STAGES, INFORMATION, *[PROBES.format(chance=_chance(task))] * probed]),
         _grid(headers, lines),
+        *_notes(notes),
     ]
+
+
+def _bits(found: Estimate, notes: dict[str, str]) -> str:
+    if found.value is None:
+        return _null(found, notes, NO_MIXTURE)
+    return _index(found.value)
+
+
+def _probe(stage: StageSummary, name: str, notes: dict[str, str]) -> str:
+    found = stage.probes.get(name)
+    if found is None or found.value is None:
+        return _null(found, notes, NOT_PROBED)
+    return _with_interval(found, _points)
+
+
+def _chance(task: TaskSection) -> str:
+    """Return the chance levels of the three probes, as ranges where stages or runs differ."""
+    levels = []
+    for name in PROBED:
+        found = [stage.chance[name] for row in task.stages for stage in row.stages if name in stage.chance]
+        if not found:
+            levels.append(NONE)
+            continue
+        extent = Extent(low=min(each.low for each in found), high=max(each.high for each in found))
+        ends = list(dict.fromkeys((_points(extent.low), _points(extent.high))))
+        levels.append(NONE.join(ends))
+    return f" (chance {' / '.join(levels)} %)"
+
+
+def _generated(task: TaskSection) -> list[str]:
+    notes: dict[str, str] = {}
+    lines = [_generated_line(row, notes) for row in task.generated]
+    measured = [_measured("FID and KID", task, ("fid", "kid")), _measured("Memorised", task, ("memorised_share",))]
+    return [
+        f"#### {safe(task.task)}, generated images",
+        " ".join([GENERATED, *filter(None, measured)]),
+        _grid(list(_GENERATED_HEADERS), lines),
+        *_notes(notes),
+    ]
+
+
+def _generated_line(row: GeneratedRow, notes: dict[str, str]) -> list[str]:
+    level = row.level if row.recipe == DEFAULT_RECIPE else f"{row.level}, recipe {safe(row.recipe)}"
+    cells = [level, _method(row), _generator(row), row.verification, str(row.seeds)]
+    cells += [_tuning(row), _filter(row, notes), f"{_span(row.kept)} of {_span(row.sampled)}"]
+    cells += [_fidelity(row, name, notes) for name in ("y", "a")]
+    cells.append(_measurement(row.measures["memorised_share"], _points, notes))
+    cells += [_measurement(row.measures[name], _figures, notes) for name in ("fid", "kid")]
+    alone = row.generated_only
+    cells.append(_null(alone, notes) if alone.value is None else _with_interval(alone, _points))
+    times = (row.tuning_seconds, row.sampling_seconds, row.auxiliary_seconds)
+    return [*cells, " / ".join(f"{seconds:,.0f}" for seconds in times)]
+
+
+def _tuning(row: GeneratedRow) -> str:
+    if row.tuning == [None]:
+        return "as it is"
+    text = " + ".join("as it is" if kind is None else safe(kind) for kind in row.tuning)
+    text += f", {_counted(row.adapters, 'adapter')}"
+    return text if not row.base_groups.high else f"{text}, {_counted(row.base_groups, 'group')} without"
+
+
+def _counted(span: Span, noun: str) -> str:
+    return f"{_span(span)} {noun}{'' if span.low == span.high == 1 else 's'}"
+
+
+def _filter(row: GeneratedRow, notes: dict[str, str]) -> str:
+    text = " + ".join("none" if kind is None else kind for kind in row.filters)
+    if not row.filter_models:
+        return text
+    return f"{text} ({_letter('filter: ' + '; '.join(row.filter_models), notes)})"
+
+
+def _fidelity(row: GeneratedRow, name: str, notes: dict[str, str]) -> str:
+    text, raw = _measurement(row.measures[name], _points, notes), row.measures[f"{name}_raw"].value
+    return text if raw is None else f"{text} (raw {_points(raw)})"
+
+
+def _measurement(found: Measurement, show: Callable[[float], str], notes: dict[str, str]) -> str:
+    if found.value is None:
+        return _null(found, notes)
+    return _with_interval(found, show) + _OWN_INTERVAL * found.own_interval
+
+
+def _measured(what: str, task: TaskSection, names: Sequence[str]) -> str:
+    """Return on what something was measured: the records say it at the end of the interval's text."""
+    recorded = {text for row in task.generated for name in names for text in row.measured_on[name]}
+    texts = sorted({text.rpartition(", on ")[2] for text in recorded})
+    more = [f"and {len(texts) - _MOST_TEXTS} more"] * (len(texts) > _MOST_TEXTS)
+    return f"{what}: {'; '.join([*map(safe, texts[:_MOST_TEXTS]), *more])}." if texts else ""
 
 
 def _absent(absent: Sequence[Absent]) -> list[str]:
@@ -227,9 +358,7 @@ def _estimate(name: str, found: Estimate) -> str:
     if found.value is None:
         return NONE
     show = _points if METRICS[name].unit in _PERCENT else _index
-    if found.low is None or found.high is None or name in _WITHOUT_INTERVAL:
-        return show(found.value)
-    return f"{show(found.value)} [{show(found.low)}, {show(found.high)}]"
+    return show(found.value) if name in _WITHOUT_INTERVAL else _with_interval(found, show)
 
 
 def _points(value: float) -> str:
@@ -240,12 +369,36 @@ def _index(value: float) -> str:
     return _no_negative_zero(f"{value:.2f}")
 
 
+def _figures(value: float) -> str:
+    """Show a number of unknown scale with three significant digits, or as a whole number above them."""
+    return _no_negative_zero(f"{value:,.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}")
+
+
 def _no_negative_zero(text: str) -> str:
     return text.removeprefix("-") if not text.strip("-0.") else text
 
 
 def _span(span: Span) -> str:
     return f"{span.low:,}" if span.low == span.high else f"{span.low:,}{NONE}{span.high:,}"
+
+
+def _with_interval(found: Estimate, show: Callable[[float], str]) -> str:
+    assert found.value is not None
+    if found.low is None or found.high is None:
+        return show(found.value)
+    return f"{show(found.value)} [{show(found.low)}, {show(found.high)}]"
+
+
+def _null(found: Estimate | None, notes: dict[str, str], expected: str = "") -> str:
+    """Return a dash, with the letter of its reason unless that goes without saying."""
+    if found is None or not found.reason or found.reason == expected:
+        return NONE
+    return f"{NONE} ({_letter(found.reason, notes)})"
+
+
+def _notes(notes: dict[str, str]) -> list[str]:
+    lines = [f"- {letter}: {safe(note, _LONGEST_NOTE)}" for note, letter in notes.items()]
+    return ["\n".join(lines)] if lines else []
 
 
 def _letter(note: str, notes: dict[str, str]) -> str:

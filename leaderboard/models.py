@@ -30,6 +30,14 @@ class Estimate(_Part):
     reason: str | None = None
 
 
+class Measurement(Estimate):
+    """A mean of what the runs of a row recorded about their generated images."""
+
+    own_interval: bool = Field(
+        default=False, description="all runs report one and the same measurement: low and high are its own"
+    )
+
+
 class Behind(_Part):
     """A row's paired difference to the best row of its family, on the ranking metric."""
 
@@ -56,6 +64,13 @@ class Span(_Part):
     high: int
 
 
+class Extent(_Part):
+    """A number that may differ between runs."""
+
+    low: float
+    high: float
+
+
 class Data(_Part):
     """How much data the runs of a row had."""
 
@@ -67,7 +82,7 @@ class Data(_Part):
 
 
 class RowCost(_Part):
-    """Means per run; the generator's time counts in the run that did the sampling, later ones share its pool."""
+    """Means per run; the generator's time counts in the run that made adapters and images, later ones share them."""
 
     training_seconds: float
     generator_seconds: float
@@ -82,6 +97,11 @@ class StageSummary(_Part):
     real: Span | None = Field(description="real training images of the stage")
     generated: Span | None = Field(description="generated training images of the stage (copies count here)")
     metrics: dict[str, Estimate]
+    information: dict[str, Estimate] = Field(description="of the training mixture in bits, as recorded")
+    probes: dict[str, Estimate] = Field(
+        description="balanced accuracy of linear probes for a, g and ag, as recorded; empty where no run was probed"
+    )
+    chance: dict[str, Extent] = Field(description="chance levels of the probes, as recorded; only those known")
 
 
 class Row(_Part):
@@ -138,6 +158,37 @@ class StageRow(_Part):
     stages: list[StageSummary]
 
 
+class GeneratedRow(_Part):
+    """The generated images of one row of a table for rule `last`, as recorded, and a classifier of them alone."""
+
+    row: str = Field(description="id of the row in its table")
+    level: str
+    recipe: str
+    method: str
+    changed: dict[str, Any]
+    configuration: Literal["default", "changed", "tuned"]
+    generator: str | None
+    verification: Level
+    seeds: int
+    tuning: list[str | None] = Field(description="kinds of fine-tuning; null is the generator as it is")
+    adapters: Span = Field(description="different adapters of a run")
+    base_groups: Span = Field(description="groups of a run with a fine-tuned generator that the base generator made")
+    filters: list[Literal["own", "clip"] | None] = Field(description="null: every sampled image was kept")
+    filter_models: list[str]
+    kept: Span
+    sampled: Span
+    measures: dict[str, Measurement] = Field(
+        description="label fidelity of y and a, corrected, and raw (y_raw, a_raw); memorised_share, fid, kid"
+    )
+    measured_on: dict[str, list[str]] = Field(description="what memorised_share, fid and kid were measured on")
+    generated_only: Estimate = Field(
+        description="acc_group_mean of the classifier trained on generated images only, recomputed from its predictions"
+    )
+    tuning_seconds: float = Field(description="training of the adapters, also when the store held them; mean per run")
+    sampling_seconds: float = Field(description="mean per run; 0 where the pool held everything")
+    auxiliary_seconds: float = Field(description="classifiers that only cluster or filter images; mean per run")
+
+
 class TaskSection(_Part):
     """One task on the board."""
 
@@ -149,6 +200,7 @@ class TaskSection(_Part):
     test_rows: int
     rules: list[RuleSection]
     stages: list[StageRow] = Field(description="at the default level, checkpoint `last`")
+    generated: list[GeneratedRow] = Field(description="rows with generated images, in the order of the tables")
 
 
 class Absent(_Part):

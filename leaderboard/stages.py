@@ -1,17 +1,25 @@
-"""The stages of each method at a task's default level: where on its way a bias went, or came."""
+"""The stages of each method at a task's default level: where on its way a bias went, or came.
+
+Accuracies are recomputed from the predictions. What a stage's training mixture and its features tell about label,
+attribute and source stands in the records alone and is taken from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmark.contract.tracks import SelectionRule
-from benchmark.records.schema import StageResult
+from benchmark.records.schema import MetricValue, StageResult
 from leaderboard.claims import changed_settings
 from leaderboard.groups import Group
-from leaderboard.models import Span, StageRow, StageSummary
+from leaderboard.models import Estimate, Extent, Span, StageRow, StageSummary
 from leaderboard.rows import estimate, generator_label, span
 
 STAGE_METRICS = ("acc_group_mean", "acc_conflicting")
+INFORMATION = ("information_y_a", "information_y_ag")
+PROBES = ("a", "g", "ag")
+NO_MIXTURE = "the method did not say what the stage was trained on"
+NOT_PROBED = "without generated images there is no probe"
 _LAST = SelectionRule.LAST.value
 
 
@@ -57,6 +65,9 @@ def _stages(group: Group) -> list[StageSummary]:
                     metric: estimate([each.values[metric] for each in answers] or [None], ["no checkpoint `last`"])
                     for metric in STAGE_METRICS
                 },
+                information={each: _information(stages, each) for each in INFORMATION},
+                probes={each: _probe(stages, each) for each in PROBES} if any(s.probes for s in stages) else {},
+                chance=_chance(stages),
             )
         )
     return summaries
@@ -70,3 +81,26 @@ def _images(stages: Sequence[StageResult], *, real: bool) -> Span | None:
         table = stage.mixture.real if real else stage.mixture.synthetic
         numbers.append(sum(map(sum, table)) + (0 if real else sum(stage.mixture.synthetic_without_attribute)))
     return span(numbers)
+
+
+def _information(stages: Sequence[StageResult], name: str) -> Estimate:
+    return _recorded([None if each.mixture is None else getattr(each.mixture, name) for each in stages], NO_MIXTURE)
+
+
+def _probe(stages: Sequence[StageResult], name: str) -> Estimate:
+    return _recorded([each.probes.get(name) for each in stages], NOT_PROBED)
+
+
+def _recorded(found: Sequence[MetricValue | None], absent: str) -> Estimate:
+    reasons = [absent if each is None else each.reason or "" for each in found if each is None or each.value is None]
+    return estimate([None if each is None else each.value for each in found], reasons)
+
+
+def _chance(stages: Sequence[StageResult]) -> dict[str, Extent]:
+    known = {}
+    for name in PROBES:
+        found = [stage.probes.get(f"{name}_chance") for stage in stages]
+        values = [each.value for each in found if each is not None and each.value is not None]
+        if values:
+            known[name] = Extent(low=min(values), high=max(values))
+    return known

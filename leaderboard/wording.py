@@ -33,13 +33,39 @@ HOW_TO_READ = f"""\
 - **Numbers** are means over seeds with the 95 % t interval over seeds and draws (training); ends are not cut at
   0 or 100. Test-sampling intervals are another part of the uncertainty: each record holds them, and ranks take
   both into account. Percent and points have one decimal. `recovered_gap` is absent where there is
-  no `real-oracle` row. All are computed from the stored predictions.
-- **Cost** is the mean per run, in seconds. Generated images are shared: the time to sample them counts in the
-  run that did it. Compute of generators is shown, not matched."""
+  no `real-oracle` row. All are computed from the stored predictions, but for what the tables of stages and of
+  generated images say to be as recorded.
+- **Generated images.** "y shown", "a shown": share of the kept images that show the label and the attribute
+  asked for, as auditors see it, corrected with their confusion matrices (raw: uncorrected). "Memorised": share
+  of images closer to a training image than all but 1 % of the training images are to each other; unseen real
+  images would show about 1 %. FID and KID are distances from real images, on features that the table names; FID
+  also falls with the number of images. Intervals are over seeds, which share pools and auditors; † marks one
+  measurement that all seeds share, with its own interval. A run with several pools counts with their mean,
+  weighted by kept images. Fine-tuning is timed also where the weights were at hand, sampling only where it was
+  done; "auxiliary" are classifiers that cluster or filter images.
+- **Cost** is the mean per run, in seconds. Fine-tuned weights and generated images are shared: the generator's
+  time counts in the run that made them. Compute of generators is shown, not matched."""
 
 DEMO_NOTE = (
     "Small, bundled data with a toy generator: these tables show that the machinery works and how to read it. What "
     "holds here need not hold on photographs, and no overall score counts them."
+)
+
+STAGES = (
+    "Every stage at its last step; the last stage of a method is the ranked one. Copies of real images count as "
+    "generated."
+)
+INFORMATION = (
+    "As recorded by the runs, not recomputed from predictions: I(Y;A) and I(Y;(A,G)), in bits, are what the attribute "
+    "A, and A with the source G (real or generated), tell about the label in the stage's training mixture."
+)
+PROBES = (
+    "Also as recorded: the balanced accuracy with which linear probes read A, G, or both off the stage's frozen "
+    "penultimate features{chance}."
+)
+GENERATED = (
+    "Selection rule `last`, numbers per run. As recorded by the runs, not recomputed; only the accuracy of a "
+    "classifier trained on generated images alone follows from predictions."
 )
 
 EMPTY = """\

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -234,6 +235,74 @@ class Maker:
         return {row.method.removesuffix("@1"): row for row in self.table(rule, level).rows}
 
 
+def metric(value: float | None, low: float | None = None, high: float | None = None, text: str = "") -> dict[str, Any]:
+    """Return a measurement as records hold it; the text is how its interval was made, or why there is none."""
+    apart = {"interval": "none", "reason": text or "no interval"} if low is None else {"interval": text or "exact"}
+    return {"value": value, "low": low, "high": high, "reason": None} | apart
+
+
+EXTRACTOR = "penultimate features of the auditor of y"
+MEASURES = {
+    "y": metric(0.9, 0.88, 0.92), "y_raw": metric(0.85, 0.83, 0.87),
+    "a": metric(0.99, 0.98, 1.0), "a_raw": metric(0.97, 0.96, 0.98),
+    "memorised_share": metric(0.012, 0.008, 0.018, "exact; L2 on 32x32 pixels to 990 of 990 training images"),
+    "fid": metric(12.345, text=f"no interval: FID of 190 real and 1980 generated images, on {EXTRACTOR}"),
+    "kid": metric(0.01234, 0.01, 0.015, f"±1.96 standard deviations over 100 subsets of 95 images, on {EXTRACTOR}"),
+}  # fmt: skip
+
+
+def pool_of(kept: int = 100, sampled: int | None = None, seconds: float = 1.0, **parts: Any) -> dict[str, Any]:
+    """Return a pool as a record of schema 1.2 holds it.
+
+    Args:
+        kept: Images that the method saw.
+        sampled: Images that were made; None is as many.
+        seconds: Of sampling.
+        **parts: ``tuning``, ``filter``, or single measurements that are not those of MEASURES.
+    """
+    measures = MEASURES | {name: found for name, found in parts.items() if name in MEASURES}
+    return {
+        "pool_id": "0" * 64, "recipe": {}, "ranges": {}, "rows_sha256": "0" * 64, "kept": kept,
+        "sampled": kept if sampled is None else sampled, "seconds": seconds,
+        "label_fidelity": {name: measures[name] for name in ("y", "y_raw", "a", "a_raw")},
+        "quality": {name: measures[name] for name in ("memorised_share", "fid", "kid")},
+        "tuning": parts.get("tuning"), "filter": parts.get("filter"),
+    }  # fmt: skip
+
+
+def tuning_of(kind: str, adapters: Mapping[str, str], seconds: float = 60.0) -> dict[str, Any]:
+    """Return a fine-tuning with one-letter names for the adapters of each group."""
+    uses = {
+        group: [{"sha256": letter * 64, "name": f"{group} {letter}", "images": 9} for letter in letters]
+        for group, letters in adapters.items()
+    }
+    return {"kind": kind, "settings": {}, "adapters": uses, "seconds": seconds, "prior_images": 0}
+
+
+def filter_of(kind: str, model: str) -> dict[str, Any]:
+    """Return a filter."""
+    return {"kind": kind, "model": model, "kept_indices": {}, "mean_score_kept": 0.9, "mean_score_dropped": 0.1}
+
+
+def mixture_of(real: int, generated: int, bits: float | None = 0.5, more: float | None = 0.75) -> dict[str, Any]:
+    """Return a mixture of ten classes with so many images in one group; ``bits`` and ``more`` are its information."""
+
+    def table(n: int) -> list[list[int]]:
+        return [[n if y == a == 0 else 0 for a in range(10)] for y in range(10)]
+
+    return {
+        "real": table(real), "synthetic": table(generated), "synthetic_without_attribute": [0] * 10,
+        "information_y_a": metric(bits, text="it is unknown"), "information_y_ag": metric(more, text="it is unknown"),
+    }  # fmt: skip
+
+
+def probes_of(a: float, g: float, ag: float) -> dict[str, Any]:
+    """Return probes with the chance levels of ten attribute values."""
+    values = {"a": a, "g": g, "ag": ag}
+    chance = {"a_chance": metric(0.1), "g_chance": metric(0.5), "ag_chance": metric(0.05)}
+    return {name: metric(value, value - 0.1, min(value + 0.1, 1.0)) for name, value in values.items()} | chance
+
+
 _COST = {
     "wall_seconds": 12.0, "training_seconds": 10.0, "generator_seconds": 0.0, "peak_memory_bytes": None,
     "peak_device_memory_bytes": None, "energy_joules": {"value": None, "interval": "none", "reason": "not read"},
@@ -251,6 +320,14 @@ def _budget(cell: ResolvedCell) -> dict[str, int]:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def made() -> SimpleNamespace:
+    """What makes parts of a record about generated images."""
+    return SimpleNamespace(
+        metric=metric, pool=pool_of, tuning=tuning_of, filter=filter_of, mixture=mixture_of, probes=probes_of
+    )
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def cells(grid, row):
 
 def test_an_empty_board_says_how_to_fill_it(maker):
     text = render_markdown(maker.board())
-    assert "**Board release 1** · 0 runs of 0 methods · record schema 1.1 · metrics version 1" in text
+    assert "**Board release 1** · 0 runs of 0 methods · record schema 1.2 · metrics version 1" in text
     assert "No overall score is shown until 4 data sets outside the demo tier" in text
     assert "(0 so far)" in text
     assert "Make one with `genbias-bench evaluate --method erm`." in text
@@ -82,7 +82,7 @@ def test_ranked_rows_show_percent_with_intervals(maker):
     assert (best["Rank"], erm["Rank"]) == ("1 of 2", "1 of 1")
     assert (best["Track"], best["External data"], erm["External data"]) == ("train", "yes (b)", "no")
     assert "- b: external data: a generator: nobody knows what (contents not known)" in text
-    assert (best["Training s"], best["Sampling s"], best["Device"]) == ("10", "0", "cpu")
+    assert (best["Training s"], best["Generator s"], best["Device"]) == ("10", "0", "cpu")
     found = board.tasks[0].rules[0].tables[0].rows[0].metrics["acc_conflicting"]
     shown = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
     assert best["acc_conflicting %"] == shown
