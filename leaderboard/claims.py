@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from benchmark.contract.method import MethodCard
 from benchmark.contract.registry import listed_methods, load_method, source_digest
 from benchmark.errors import DamagedFile
+from benchmark.generators.sampling import sampling_of
 from benchmark.records.schema import Record
 from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
 from leaderboard.load import Run
@@ -106,5 +107,5 @@ def _sampling_changes(record: Record, card: DataCard) -> dict[str, Any]:
     generator = record.cell.generator
     if generator is None:
         return {}
-    default = card.task.generator.model_dump(mode="json")
+    default = sampling_of(str(generator.get("name")), card.task.generator).model_dump(mode="json")
     return {f"generator.{k}": generator.get(k) for k in _GENERATOR_SAMPLING if generator.get(k) != default[k]}

@@ -37,6 +37,14 @@ def evaluate(
         str | None,
         typer.Option("--generator", "-g", help="Name, folder or Hub id (org/name[@revision]); default: the card's."),
     ] = None,
+    sampling: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampling",
+            metavar="NAME=VALUE",
+            help="scheduler, steps, guidance or batch_size of the generator; default: the card's, or the generator's.",
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="One of the task's training recipes, such as `small`; see `describe TASK`."),
@@ -102,6 +110,7 @@ def evaluate(
             recipe=recipe,
             backbone_weights=backbone_weights,
             clip=clip,
+            sampling=parse_assignments(sampling or [], "--sampling", "steps=30"),
             progress=bars,
         )
     if json:
@@ -115,7 +124,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {signum}")
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+def parse_assignments(
+    assignments: list[str], option: str = "--set", example: str = "real_loss=group-dro"
+) -> dict[str, Any]:
     """Parse ``NAME=VALUE`` words.
 
     Raises:
@@ -125,9 +136,9 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     for word in assignments:
         name, separator, value = word.partition("=")
         if not separator or not name:
-            raise InvalidValue(f"--set {word!r} is not NAME=VALUE, such as --set real_loss=group-dro")
+            raise InvalidValue(f"{option} {word!r} is not NAME=VALUE, such as {option} {example}")
         if name in parsed:
-            raise InvalidValue(f"--set {name} is given twice")
+            raise InvalidValue(f"{option} {name} is given twice")
         parsed[name] = value
     return parsed
 

@@ -26,7 +26,7 @@ class FineTuning:
     Attributes:
         steps: Optimiser steps of each adapter.
         batch_size: Real images per step and adapter.
-        learning_rate: Of AdamW, constant after a short warm-up.
+        learning_rate: Of AdamW, constant.
         rank: Of the low-rank update.
         per: What has an adapter of its own.
         token: Rare token behind the prompt, or empty.

@@ -227,6 +227,7 @@ class Tools(Protocol):
 
         Raises:
             BudgetExceeded: When more steps are asked for than are left.
+            NotApplicable: When there is no image because the budget of generated ones is zero.
             TrainingDiverged: When the loss is not finite.
         """
 

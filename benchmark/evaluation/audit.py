@@ -19,7 +19,7 @@ from benchmark.audits.probes import probe_metrics
 from benchmark.audits.quality import frechet_and_kernel
 from benchmark.contract.images import NO_ATTRIBUTE
 from benchmark.contract.tracks import SelectionRule
-from benchmark.errors import NotAvailable
+from benchmark.errors import NotAvailable, TrainingDiverged
 from benchmark.evaluation.answer import stage_model
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.job import FitJob, FitReport, Part, SavedStage
@@ -88,15 +88,16 @@ class Audit:
         used = [used_images(self._store, use) for use in report.pools]
         auditors, why_not = self._auditors()
         handle = self._progress.start("auditing generated images", len(used) + len(report.stages))
-        pools = []
-        for use, images in zip(report.pools, used, strict=True):
-            pools.append(self._pool(use, images, auditors, why_not))
-            self._progress.advance(handle, 1)
-        probes = {}
-        for stage in report.stages:
-            probes[stage.name] = self._probes(stage, weights, used)
-            self._progress.advance(handle, 1)
-        self._progress.finish(handle)
+        pools, probes = [], {}
+        try:
+            for use, images in zip(report.pools, used, strict=True):
+                pools.append(self._pool(use, images, auditors, why_not))
+                self._progress.advance(handle, 1)
+            for stage in report.stages:
+                probes[stage.name] = self._probes(stage, weights, used)
+                self._progress.advance(handle, 1)
+        finally:
+            self._progress.finish(handle)
         return Findings(pools, probes, {} if auditors is None else _info(auditors))
 
     def _auditors(self) -> tuple[Auditors | None, str]:
@@ -107,6 +108,9 @@ class Audit:
             )  # fmt: skip
         except NotAvailable as reason:
             return None, str(reason)
+        except TrainingDiverged as reason:
+            # The method has done its work, so its run counts.
+            return None, f"the training of an auditor diverged: {reason}"
         return auditors, ""
 
     def _pool(self, use: PoolUse, images: PoolImages, auditors: Auditors | None, why_not: str) -> PoolUse:
@@ -116,7 +120,9 @@ class Audit:
         }
         if auditors is None:
             null = metric_value(Metric(None, interval="none", reason=why_not))
-            return use.model_copy(update={"label_fidelity": dict.fromkeys(("y", "a"), null), "quality": quality})
+            fidelity = dict.fromkeys(("y", "y_raw", "a", "a_raw"), null)
+            quality |= dict.fromkeys(("fid", "kid"), null)
+            return use.model_copy(update={"label_fidelity": fidelity, "quality": quality})
         fidelity = _fidelity("y", auditors.y, images.images, images.y, seed)
         fidelity |= _fidelity("a", auditors.a, images.images, images.a, seed)
         found = frechet_and_kernel(

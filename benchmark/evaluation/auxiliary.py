@@ -45,6 +45,7 @@ class Auxiliary:
 
     Attributes:
         seconds: Time of their trainings, also when they were remembered.
+        spent: Time that this run itself took for them.
     """
 
     def __init__(self, job: FitJob, data: MethodData, progress: Progress) -> None:
@@ -53,6 +54,7 @@ class Auxiliary:
         self._models: dict[str, torch.nn.Module] = {}
         self._clip: Clip | None = None
         self.seconds = 0.0
+        self.spent = 0.0
 
     def features(self, images: Images, kind: FeaturesOf) -> NDArray[np.float32]:
         """Return features for clustering, float32 [n, d].
@@ -161,7 +163,9 @@ class Auxiliary:
                 key,
                 lambda: train_classifier(config, images, validation, initial, self._device, advance),
             )
-            self.seconds += max(seconds, time.perf_counter() - start)
+            spent = time.perf_counter() - start
+            self.spent += spent
+            self.seconds += max(seconds, spent)
         finally:
             self._progress.finish(handle)
         model = load_backbone(config.spec, outcome.checkpoints[SelectionRule.LAST])

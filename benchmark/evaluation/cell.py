@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from benchmark.contract.budget import Budget
 from benchmark.contract.method import Hparams, Method
@@ -13,16 +13,20 @@ from benchmark.contract.tracks import Track
 from benchmark.errors import InvalidValue
 from benchmark.generators.clip_identity import ClipIdentity, resolve_clip
 from benchmark.generators.identity import GeneratorIdentity, resolve_generator
+from benchmark.generators.sampling import sampling_of
 from benchmark.progress import Progress, Silent
 from benchmark.records.canonical import sha256_of
 from benchmark.records.schema import SCHEMA_MAJOR, Cell
-from benchmark.tasks.block import TrainingRecipe
+from benchmark.tasks.block import GeneratorDefault, TrainingRecipe
 from benchmark.tasks.card import DataCard
 from benchmark.tasks.catalog import DEFAULT_TASK, load_task
 from benchmark.tasks.law import DRAWS
 from benchmark.tasks.manifest import TRAIN, Manifest
 from benchmark.tasks.task import Task
 from benchmark.training.specs import backbone_spec, named_weights, weights_identity
+
+CLIP = "clip"
+"""The value of a hyper-parameter that asks for an external CLIP model."""
 
 _MAX_SEED = 2**31 - 1
 
@@ -35,6 +39,7 @@ class Request:
         recipe: Name of one of the card's training recipes; None takes the default.
         backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
         clip: Folder or Hub id of a CLIP model, for methods whose hyper-parameters ask for one.
+        sampling: Changes of how the generator is sampled: ``scheduler``, ``steps``, ``guidance``, ``batch_size``.
     """
 
     method: str
@@ -47,6 +52,7 @@ class Request:
     recipe: str | None = None
     backbone_weights: str | None = None
     clip: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class ResolvedCell:
         image_size: Height and width of its images in pixels.
         budget: What the method may spend.
         generator: The generator's identity, or None for a method that uses none.
+        sampling: How the generator is sampled.
         clip: The CLIP model's identity, or None.
         cell: What identifies the run.
         cell_id: SHA-256 of it.
@@ -73,6 +80,7 @@ class ResolvedCell:
     image_size: int
     budget: Budget
     generator: GeneratorIdentity | None
+    sampling: GeneratorDefault
     clip: ClipIdentity | None
     cell: Cell
     cell_id: str
@@ -91,7 +99,8 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         progress: Where to say how far preparing is.
 
     Raises:
-        UsageError: For unknown names, levels, hyper-parameters, or a negative seed.
+        UsageError: For unknown names, levels, hyper-parameters, a negative seed, or a CLIP model that is missing or has
+            no use.
         DataError: When the task's data are not at hand.
         GeneratorError: When the generator cannot be identified.
     """
@@ -105,6 +114,7 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         raise InvalidValue(
             f"method {method.card.name!r} generates nothing, so --generator {request.generator} has no use"
         )
+    _check_clip(request, hparams)
     generator = None
     if method.card.uses_generator:
         generator = resolve_generator(request.generator or task.card.task.generator.name, offline=request.offline)
@@ -124,7 +134,9 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         steps=recipe.steps,
         allowed=task.card.allowed_groups(),
     )
-    sampling = task.card.task.generator.model_dump(exclude={"name", "batch_size"})
+    default = task.card.task.generator
+    sampling = sampling_of(default.name if generator is None else generator.name, default, request.sampling)
+    settings = sampling.model_dump(exclude={"name"} if "batch_size" in request.sampling else {"name", "batch_size"})
     cell = Cell(
         task=task.card.id,
         split_digest=manifest.digest,
@@ -133,7 +145,7 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         seed=request.seed,
         method=f"{request.method}@{method.card.version}",
         hparams=hparams.model_dump(mode="json"),
-        generator=None if generator is None else {**generator.as_record(), **sampling},
+        generator=None if generator is None else {**generator.as_record(), **settings},
         backbone=recipe.backbone,
         backbone_weights=identity,
         training=recipe.model_dump(mode="json"),
@@ -153,7 +165,24 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         image_size=image_size,
         budget=budget,
         generator=generator,
+        sampling=sampling,
         clip=clip,
         cell=cell,
         cell_id=sha256_of(cell.model_dump(mode="json")),
     )
+
+
+def _check_clip(request: Request, hparams: Hparams) -> None:
+    """Refuse hyper-parameters that ask for CLIP where none is named, and a CLIP that none of them asks for."""
+    asking = [name for name, value in hparams.model_dump().items() if value == CLIP]
+    if asking and request.clip is None:
+        raise InvalidValue(
+            f"{request.method}: {asking[0]}={CLIP} needs a CLIP model; add --clip MODEL (a folder or Hub id)"
+        )
+    if request.clip is not None and not asking:
+        fields = type(hparams).model_fields.items()
+        can = [f"--set {name}={CLIP}" for name, info in fields if CLIP in get_args(info.annotation)]
+        advice = f"; add {' or '.join(can)}" if can else ""
+        raise InvalidValue(
+            f"no hyper-parameter of {request.method} asks for CLIP, so --clip {request.clip} has no use{advice}"
+        )

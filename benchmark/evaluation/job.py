@@ -153,7 +153,7 @@ def make_job(
         generator = GeneratorJob(
             location=cell.generator.location,
             identity=cell.generator.as_record(),
-            sampling=task.generator,
+            sampling=cell.sampling,
             prompts={group_key(y, a): cell.card.prompt(y, a) for y, a in groups},
             negative_prompt=task.prompts.negative,
             never_fine_tune=tuple(task.attribute.values.index(value) for value in task.never_fine_tune),

@@ -60,6 +60,7 @@ def evaluate(
     recipe: str | None = None,
     backbone_weights: str | None = None,
     clip: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate one method on one task at one bias level with one seed.
@@ -81,6 +82,7 @@ def evaluate(
         recipe: Name of one of the card's training recipes, such as ``small``; None takes the default.
         backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
         clip: Folder or Hub id of a CLIP model, for methods whose hyper-parameters ask for one.
+        sampling: Changes of how the generator is sampled: ``scheduler``, ``steps``, ``guidance``, ``batch_size``.
         progress: Where to show progress.
 
     Returns:
@@ -91,7 +93,9 @@ def evaluate(
     """
     if threads is not None and threads < 1:
         raise InvalidValue(f"{threads} threads make no sense; use 1 or more")
-    request = Request(method, task, level, seed, generator, overrides or {}, offline, recipe, backbone_weights, clip)
+    request = Request(
+        method, task, level, seed, generator, overrides or {}, offline, recipe, backbone_weights, clip, sampling or {}
+    )
     progress = progress or Silent()
     return evaluate_cell(
         resolve_cell(request, progress),

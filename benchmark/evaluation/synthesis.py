@@ -78,7 +78,7 @@ class Synthesis:
         if generator is None:
             raise InvalidValue(f"{self._job.method} asks for generated images but its card has uses_generator=False")
         counts: Counts = {group: plan[group] for group in sorted_groups(plan) if plan[group] > 0}
-        start = time.perf_counter()
+        start, auxiliary = time.perf_counter(), self._auxiliary.spent
         recipe, adapted = pool_recipe(self._job, generator), None
         if tuning is not None and counts:
             adapted = self._fine_tune(generator, data.train, sorted_groups(counts), tuning)
@@ -87,11 +87,13 @@ class Synthesis:
         begun = time.perf_counter()
         drawn = self._sample(recipe, {group: factor * n for group, n in counts.items()}, adapted)
         now = time.perf_counter()
+        # What clusters images has an account of its own.
+        seconds = now - start - (self._auxiliary.spent - auxiliary)
         kept, use = drawn, _pool_use(recipe, drawn, now - begun, adapted)
         if keep != "none":
             kept, chosen = self._filter(drawn, counts, generator, keep)
             use = use.model_copy(update={"kept": len(kept.y), "rows_sha256": kept.rows_sha256, "filter": chosen})
-        return Generated(kept.images, kept.y, kept.a, len(drawn.y), use, now - start)
+        return Generated(kept.images, kept.y, kept.a, len(drawn.y), use, seconds)
 
     def _sample(self, recipe: PoolRecipe, counts: Counts, adapted: _Adapted | None) -> PoolImages:
         pool = Pool(self._store, recipe)

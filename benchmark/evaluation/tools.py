@@ -15,7 +15,7 @@ from benchmark.contract.generation import Filter, FineTuning
 from benchmark.contract.images import NO_ATTRIBUTE, ImageSet, MethodData
 from benchmark.contract.method import GroupsOf, Loss, Trainable, Trained
 from benchmark.contract.tracks import SelectionRule, Track
-from benchmark.errors import BudgetExceeded, InvalidValue, OracleUse
+from benchmark.errors import BudgetExceeded, InvalidValue, NotApplicable, OracleUse
 from benchmark.evaluation.auxiliary import Auxiliary
 from benchmark.evaluation.job import FitJob, group_key, training_config
 from benchmark.evaluation.synthesis import Synthesis
@@ -85,7 +85,8 @@ class HarnessTools:
         made = Synthesis(self._job, self._auxiliary, self._progress).images(data, plan, tuning, keep)
         self._spend(len(made.y), made.sampled)
         self.generator_seconds += made.seconds
-        self.pools.append(made.use)
+        if len(made.y):
+            self.pools.append(made.use)
         return ImageSet(
             images=made.images,
             y=made.y,
@@ -164,6 +165,8 @@ class HarnessTools:
     ) -> Trained:
         """Train a classifier; see :meth:`benchmark.contract.method.Tools.train`."""
         if len(images) == 0:
+            if not self.budget.synthetic:
+                raise NotApplicable("no group is smaller than the largest here, so there are no images to generate")
             raise InvalidValue("there is no image to train on")
         steps = self._steps(share)
         self._calls += 1

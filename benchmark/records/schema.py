@@ -391,11 +391,25 @@ class Record(_Grown):
     def _status_fits(self) -> Record:
         if self.status == "success" and not (self.stages and self.budget and self.cost):
             raise ValueError("a success needs stages, a budget and a cost")
+        if self.status == "success":
+            self._spent_what_it_says()
         if self.status == "skipped" and not self.skipped_because:
             raise ValueError("a skipped run needs its reason")
         if self.status == "error" and self.failure is None:
             raise ValueError("an error needs its failure")
         return self
+
+    def _spent_what_it_says(self) -> None:
+        """Hold stages and pools against the budget that the record claims (protocol §4)."""
+        assert self.budget is not None
+        if (steps := sum(stage.steps for stage in self.stages)) != self.budget.steps_used:
+            raise ValueError(f"the stages took {steps} optimiser steps, the budget says {self.budget.steps_used}")
+        kept, sampled = (sum(getattr(pool, name) for pool in self.pools) for name in ("kept", "sampled"))
+        if kept > self.budget.synthetic_kept or sampled > self.budget.sampled:
+            raise ValueError(
+                f"the pools hold {kept} kept and {sampled} sampled images, the budget says "
+                f"{self.budget.synthetic_kept} and {self.budget.sampled}"
+            )
 
     @property
     def ranked_stage(self) -> StageResult:

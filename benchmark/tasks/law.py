@@ -92,10 +92,7 @@ class Splitter:
         Raises:
             DataError: When a class has no training sample.
         """
-        listing, law = self._listing, self._law
-        if draw not in self._cuts:
-            self._cuts[draw] = _cut_partitions(listing, law, self._fixed, hash_order(listing.ids, law, draw))
-        cut = self._cuts[draw]
+        listing, law, cut = self._listing, self._law, self._cut(draw)
         if law.attribute == "rendered":
             splits = _rendered(listing, law, cut, level, draw)
         else:
@@ -123,7 +120,7 @@ class Splitter:
         used = dict(zip(train.sources, train.a.tolist(), strict=True))
         taken: Counter[tuple[int, int]] = Counter()
         chosen: list[tuple[int, int]] = []
-        for i in self._cuts[manifest.draw][TRAIN]:
+        for i in self._cut(manifest.draw)[TRAIN]:
             name, y = listing.ids[i], int(listing.y[i])
             if name in listing.missing:
                 continue
@@ -136,7 +133,13 @@ class Splitter:
         sources = tuple(listing.ids[i] for i, _ in chosen)
         ids = tuple(f"{listing.ids[i]}/{a}" for i, a in chosen) if rendered else sources
         attributes = np.array([a for _, a in chosen], dtype=np.int64)
-        return Rows(ids, sources, listing.y[[i for i, _ in chosen]], attributes)
+        return Rows(ids, sources, listing.y[np.array([i for i, _ in chosen], dtype=np.int64)], attributes)
+
+    def _cut(self, draw: int) -> dict[str, list[int]]:
+        if draw not in self._cuts:
+            order = hash_order(self._listing.ids, self._law, draw)
+            self._cuts[draw] = _cut_partitions(self._listing, self._law, self._fixed, order)
+        return self._cuts[draw]
 
 
 def split(listing: Listing, law: SplitLaw, level: str, draw: int) -> Manifest:
