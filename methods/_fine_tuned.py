@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from genbias_bench import Filter, FineTuning, Hparams, Loss, Method, MethodData, Stage, Tools
+from genbias_bench import Filter, FineTuning, Hparams, Loss, Method, MethodData, Stage, Tools, Track
 
 CITATION = """@article{basu2025harnessing,
   title = {Harnessing Diffusion-Generated Synthetic Images for Fair Image Classification},
@@ -49,6 +49,11 @@ class FineTunedHparams(Hparams):
             "learning_rate": self.adapter_learning_rate,
             "rank": self.rank,
         }
+
+    def track(self) -> Track:
+        """Fine-tuning, the own filter and group losses read the training groups; the base generator alone does not."""
+        reads = self.generator == "fine-tuned" or self.filter == "own" or self.real_loss != "erm"
+        return Track.TRAIN if reads else Track.NONE
 
     @abc.abstractmethod
     def tuning(self) -> FineTuning:

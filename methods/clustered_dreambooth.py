@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from genbias_bench import FeaturesOf, FineTuning, MethodCard, Track
+from genbias_bench import FeaturesOf, FineTuning, MethodCard
 from methods._fine_tuned import CITATION, DEMO, DreamBoothHparams, FineTunedPretraining
 
 
@@ -35,7 +35,7 @@ class ClusteredDreamBooth(FineTunedPretraining):
         version=1,
         summary="Fine-tune the generator by DreamBooth per cluster of a group, pre-train, then the last layer.",
         source="Basu, Gupta, Bhat, Babu 2025 (arXiv 2511.08711); clusters, low-rank weights, settings: our protocol.",
-        track=Track.TRAIN,
+        track=ClusteredDreamBoothHparams.track,
         stages=("synthetic", "real"),
         hparams=ClusteredDreamBoothHparams,
         uses_generator=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genbias_bench import FineTuning, MethodCard, Track
+from genbias_bench import FineTuning, MethodCard
 from methods._fine_tuned import CITATION, DEMO, DreamBoothHparams, FineTunedPretraining
 
 
@@ -26,7 +26,7 @@ class DreamBooth(FineTunedPretraining):
         version=1,
         summary="Fine-tune the generator by DreamBooth per group, pre-train, then the last layer on real ones.",
         source="Basu, Gupta, Bhat, Babu 2025 (arXiv 2511.08711); low-rank weights, settings, steps: our protocol.",
-        track=Track.TRAIN,
+        track=DreamBoothPerGroupHparams.track,
         stages=("synthetic", "real"),
         hparams=DreamBoothPerGroupHparams,
         uses_generator=True,

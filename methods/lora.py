@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genbias_bench import FineTuning, MethodCard, Track
+from genbias_bench import FineTuning, MethodCard
 from methods._fine_tuned import CITATION, DEMO, FineTunedHparams, FineTunedPretraining
 
 
@@ -28,7 +28,7 @@ class LoRA(FineTunedPretraining):
         version=1,
         summary="Fine-tune the generator by LoRA per group, pre-train on its images, then the last layer on real ones.",
         source="Basu, Gupta, Bhat, Babu 2025 (arXiv 2511.08711); settings, steps and small groups: our protocol.",
-        track=Track.TRAIN,
+        track=LoRAHparams.track,
         stages=("synthetic", "real"),
         hparams=LoRAHparams,
         uses_generator=True,
