@@ -13,7 +13,7 @@ from genbias_bench import Hparams, ImageSet, Loss, Method, MethodCard, MethodDat
 class FFRHparams(Hparams):
     """Defaults follow the paper; the others are controls that its reviewers asked for."""
 
-    real_loss: Loss | Literal["dfr"] = Field(
+    real_loss: Literal[Loss, "dfr"] = Field(
         "erm", description="loss of the stage on real images; `dfr`: ERM, then the last layer on validation images"
     )
     synthetic_share: float = Field(0.5, gt=0, lt=1, description="share of all optimiser steps on generated images")

@@ -15,7 +15,7 @@ class SDAugmentHparams(Hparams):
 
     balance: Literal["fill", "add"] = Field("fill", description="fill the smallest groups (USB), or add evenly (ASB)")
     prompt: Literal["class", "class+attribute"] = Field("class+attribute", description="what the prompt names")
-    loss: Loss | Literal["dfr"] = Field(
+    loss: Literal[Loss, "dfr"] = Field(
         "erm", description="loss on the mixture; `dfr`: ERM, then the last layer on validation images"
     )
     groups: GroupsOf = Field(
