@@ -239,6 +239,9 @@ class Tools(Protocol):
         Args:
             model: What to start from.
             images: Usually ``data.validation``; real images that no weight has seen.
+
+        Raises:
+            NotApplicable: When no class has images in two groups, or no group has two images.
         """
 
     def predict(self, model: Trained, images: ImageSet) -> NDArray[np.int64]:

@@ -232,6 +232,11 @@ class HarnessTools:
 
     def refit_last_layer(self, model: Trained, images: ImageSet) -> Trained:
         """Fit the last layer anew on group-balanced subsets; see the contract."""
+        if int((images.group_counts > 0).sum(axis=1).max()) < 2:
+            raise NotApplicable(
+                "no class has validation images in two groups (none conflict with the bias), so balancing groups would "
+                "change nothing"
+            )
         start = time.perf_counter()
         state = model.checkpoints[SelectionRule.LAST]
         job, names = self._job, images.names
