@@ -181,8 +181,11 @@ def _cost(group: Group) -> RowCost:
 def _remarks(group: Group) -> list[str]:
     records = [scored.run.record for scored in group.runs]
     remarks = []
-    if any(record.pools for record in records):
+    pools = {tuple(pool.pool_id for pool in record.pools) for record in records if record.pools}
+    if pools and (len(pools) < len(records) or len(records) == 1):
         remarks.append("its seeds share one pool of generated images, whose variance is not in the interval")
+    elif any(pool.tuning for record in records for pool in record.pools):
+        remarks.append("its draws have adapters of their own, all fine-tuned with one seed")
     if any(record.method.origin == "plug-in" for record in records):
         packages = sorted({f"{record.method.package} {record.method.package_version}" for record in records})
         remarks.append(f"plug-in from {', '.join(packages)}")
