@@ -90,7 +90,7 @@ class Synthesis:
         # What clusters images has an account of its own.
         seconds = now - start - (self._auxiliary.spent - auxiliary)
         kept, use = drawn, _pool_use(recipe, drawn, now - begun, adapted)
-        if keep != "none":
+        if keep != "none" and counts:
             kept, chosen = self._filter(drawn, counts, generator, keep)
             use = use.model_copy(update={"kept": len(kept.y), "rows_sha256": kept.rows_sha256, "filter": chosen})
         return Generated(kept.images, kept.y, kept.a, len(drawn.y), use, seconds)

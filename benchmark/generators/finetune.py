@@ -115,8 +115,10 @@ def fine_tune(
             part = subjects[start : start + at_once]
             file = unfinished and unfinished / f"{start}-{len(part)}.safetensors"
             try:
-                training = _Training(generator, part, tuning, seed=seed, precision=precision, unfinished=file)
-                adapters += training.run(progress)
+                # Not given a name: a training that failed must free its memory before the next one begins.
+                adapters += _Training(generator, part, tuning, seed=seed, precision=precision, unfinished=file).run(
+                    progress
+                )
             except (RuntimeError, MemoryError) as error:
                 if not no_memory(error):
                     raise

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmark.contract.budget import Budget, Plan
+from benchmark.contract.generation import Filter, FineTuning
 from benchmark.contract.images import GroupNames, ImageSet, MethodData
 from benchmark.contract.tracks import Track
 
@@ -42,25 +43,44 @@ def data_of(granted: Track) -> MethodData:
     """A small biased training split and a validation split."""
     return MethodData(
         images_of(groups_of(COUNTS), granted=granted),
-        images_of([(0, 0), (1, 1)], needs=Track.VALIDATION_SELECTS, granted=granted),
+        images_of([(0, 0), (1, 1)], needs=Track.VALIDATION_TRAINS, granted=granted),
     )
 
 
 @dataclass
 class RecordingTools:
-    """Lends a budget, hands out grey images by plan, reads group labels where a loss needs them, and takes notes."""
+    """Lends a budget, hands out grey images by plan, reads group labels where the harness would, and takes notes.
+
+    Attributes:
+        granted: The track that the method declared.
+        wrong: Positions in the training set that :meth:`predict` gets wrong.
+        plans: What images were asked for.
+        wishes: How generated images were asked for: fine-tuning and filter.
+        trainings: What was trained, and how.
+        refits: Each refit of a last layer: the model and the number of images.
+        notes: What the method said.
+    """
 
     granted: Track
+    wrong: tuple[int, ...] = ()
     plans: list[dict[Any, int]] = field(default_factory=list)
+    wishes: list[tuple[FineTuning | None, Filter]] = field(default_factory=list)
     trainings: list[dict[str, Any]] = field(default_factory=list)
+    refits: list[tuple[str, int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def budget(self) -> Budget:
         return Budget.of(COUNTS, per_real=Fraction(2), steps=100, allowed=np.ones((3, 2), dtype=bool))
 
-    def synthesize(self, data: MethodData, *, plan: Plan) -> ImageSet:
+    def synthesize(
+        self, data: MethodData, *, plan: Plan, tuning: FineTuning | None = None, keep: Filter = "none"
+    ) -> ImageSet:
         self.budget.check(plan)
+        if tuning is not None:
+            assert data.train.a.min() >= 0
         self.plans.append(dict(plan))
+        self.wishes.append((tuning, keep))
         groups = [(y, -1 if a is None else a) for (y, a), n in plan.items() for _ in range(n)]
         return images_of(groups, needs=Track.NONE, granted=self.granted, synthetic=True)
 
@@ -71,11 +91,32 @@ class RecordingTools:
         ]
         return images.take(chosen)
 
+    def reserve(self, *, plan: Plan) -> ImageSet:
+        self.budget.check(plan)
+        self.plans.append(dict(plan))
+        groups = [group for group, n in plan.items() for _ in range(n)]
+        # Two fewer than asked for, as where a group runs out.
+        return images_of(groups[:-2], granted=self.granted, synthetic=True)
+
     def train(self, images: ImageSet, **options: Any) -> str:
         if options.get("loss", "erm") != "erm":
             assert images.a.min() >= 0
         self.trainings.append({"n": len(images), "synthetic": int(images.synthetic.sum()), **options})
         return f"model {len(self.trainings)}"
+
+    def refit_last_layer(self, model: str, images: ImageSet) -> str:
+        assert images.a.min() >= 0
+        self.refits.append((model, len(images)))
+        return f"{model} with another last layer"
+
+    def predict(self, model: str, images: ImageSet) -> np.ndarray:
+        del model
+        answers = images.y.copy()
+        answers[list(self.wrong)] = (answers[list(self.wrong)] + 1) % len(NAMES.labels)
+        return answers
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 @dataclass(frozen=True)

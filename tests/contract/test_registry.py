@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -99,7 +100,28 @@ def test_an_unknown_method_comes_with_the_nearest_names() -> None:
 def test_a_method_s_origin_is_its_file() -> None:
     origin = origin_of("ffr")
     assert (origin.kind, origin.package, origin.file) == ("in-tree", "genbias-bench", ROOT / "methods" / "ffr.py")
-    assert source_digest("ffr") == sha256_file(ROOT / "methods" / "ffr.py")
+    for name in ("erm", "ffr", "dfr", "jtt", "real-oracle"):
+        assert source_digest(name) == sha256_file(ROOT / "methods" / f"{name.replace('-', '_')}.py")
+
+
+DIGESTS = """
+from benchmark.contract.registry import listed_methods, origin_of, source_digest
+names = sorted(name for name, listed in listed_methods().items() if listed.in_tree)
+say([str(origin_of("lora").file), {name: source_digest(name) for name in names}])
+"""
+
+
+def test_a_method_s_digest_moves_with_the_files_of_its_base_classes(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "methods", tmp_path / "methods")
+    file, before = answer(DIGESTS, tmp_path)
+    assert Path(file) == tmp_path / "methods" / "lora.py"
+    assert before == {name: source_digest(name) for name in before}
+    with (tmp_path / "methods" / "_fine_tuned.py").open("a") as shared:
+        shared.write("# another line\n")
+    after = answer(DIGESTS, tmp_path)[1]
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved == {"lora", "dreambooth", "clustered-dreambooth"}
+    assert len({after[name] for name in moved}) == 3
 
 
 @pytest.mark.parametrize("name", ["", "FFR", "my_method", "a/b", "-a", "ä", "a b", "a\n"])

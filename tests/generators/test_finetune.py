@@ -30,8 +30,8 @@ from benchmark.records.canonical import derive_seed
 from benchmark.training.backbones import state_digest
 
 TUNING = FineTuning(steps=3, batch_size=3, learning_rate=1e-2, rank=4)
-SAME = 1e-4
-"""A hundredth of one step of the optimiser: its division by a gradient near zero amplifies the last bits."""
+SAME = 1e-5
+"""A thousandth of one step of the optimiser. Adam divides by gradients, so last bits show where those are near zero."""
 
 NO_IMAGES: NDArray[np.uint8] = np.empty((0, 32, 32, 3), dtype=np.uint8)
 
@@ -64,8 +64,11 @@ def addresses(adapters: Sequence[Adapter]) -> list[str]:
 
 
 def distance(one: Adapter, other: Adapter) -> float:
+    """Root mean square of what lies between the weights of two adapters."""
     assert set(one.weights) == set(other.weights)
-    return max(float((one.weights[name] - other.weights[name]).abs().max()) for name in one.weights)
+    return float(
+        torch.cat([(one.weights[name] - other.weights[name]).flatten() for name in one.weights]).square().mean().sqrt()
+    )
 
 
 def load(folder: Path, **options: Any) -> TextToImage:
@@ -258,8 +261,8 @@ def test_a_training_is_the_one_that_peft_and_diffusers_do(
         optimiser.zero_grad()
     theirs = Adapter(get_peft_model_state_dict(unet, adapter_name="theirs"), base)
     assert max(norms) > 1
-    assert distance(ours, theirs) < 1e-4
-    assert distance(ours, start) > 0.03
+    assert distance(ours, theirs) < SAME
+    assert distance(ours, start) > 0.01
 
 
 def test_a_huge_gradient_is_clipped_and_leaves_the_neighbours_alone(small_generator: TextToImage) -> None:

@@ -14,13 +14,20 @@ from benchmark.records.files import read_json
 from benchmark.records.results import read_record
 from benchmark.records.schema import Record
 
-FIXTURE = Path(__file__).parent / "fixtures" / "record-1.0.json"
+FOLDER = Path(__file__).parent / "fixtures"
+FIXTURE = FOLDER / "record-1.0.json"
 
 
 @pytest.fixture
 def fixture_file() -> Path:
-    """The committed record of schema 1."""
+    """The committed record of schema 1.0."""
     return FIXTURE
+
+
+@pytest.fixture
+def fixture_1_1() -> Path:
+    """The committed record of schema 1.1."""
+    return FOLDER / "record-1.1.json"
 
 
 @pytest.fixture

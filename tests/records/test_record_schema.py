@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from benchmark.errors import DamagedFile, NewerSchema
+from benchmark.records.canonical import sha256_of
 from benchmark.records.files import read_json
 from benchmark.records.results import read_record, record_text
 from benchmark.records.schema import (
@@ -22,9 +23,12 @@ from benchmark.records.schema import (
     SCHEMA_VERSION,
     BudgetUse,
     MetricValue,
+    PoolUse,
     Record,
     json_schema,
 )
+
+ACCEPTED = Path(__file__).parents[2] / "leaderboard" / "results"
 
 
 def stored(tmp_path: Path, content: Any) -> Path:
@@ -52,9 +56,10 @@ def test_the_json_schema_is_made_again_by_one_command() -> None:
     assert done.stdout == SCHEMA_FILE.read_bytes()
 
 
-def test_a_record_fits_the_json_schema(content: dict[str, Any]) -> None:
+def test_a_record_fits_the_json_schema(content: dict[str, Any], fixture_1_1: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     jsonschema.validate(content, read_json(SCHEMA_FILE))
+    jsonschema.validate(read_json(fixture_1_1), read_json(SCHEMA_FILE))
 
 
 @pytest.mark.parametrize(
@@ -92,8 +97,66 @@ def test_the_record_of_schema_1_0_is_written_as_it_was(fixture_file: Path) -> No
     assert record_text(read_record(fixture_file)) == fixture_file.read_text(encoding="utf-8")
 
 
-def test_the_committed_record_holds_no_path(fixture_file: Path) -> None:
-    text = fixture_file.read_text(encoding="utf-8")
+def test_the_record_of_schema_1_1_is_still_read_and_written_as_it_was(fixture_1_1: Path) -> None:
+    record = read_record(fixture_1_1)
+    assert record.schema_version == "1.1"
+    assert (record.task.image_size, record.task.resampling_unit, record.task.missing_samples) == (32, "sample", [])
+    assert record.ranked_stage.checkpoints[0].views == {}
+    # What 1.2 added is as if nothing had been measured.
+    assert (record.auditors, record.ranked_stage.probes, record.cell.clip) == ({}, {}, None)
+    assert record.cost is not None
+    assert record.cost.auxiliary_seconds == 0
+    assert record_text(record) == fixture_1_1.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("minor", ["1.0", "1.1"])
+def test_an_older_record_s_cell_id_still_follows_from_its_cell(
+    fixture_file: Path, fixture_1_1: Path, minor: str
+) -> None:
+    record = read_record({"1.0": fixture_file, "1.1": fixture_1_1}[minor])
+    assert record.schema_version == minor
+    assert sha256_of(record.cell.model_dump(mode="json")) == record.cell_id
+    asked = record.cell.model_copy(update={"clip": {"name": "clip"}})
+    assert sha256_of(asked.model_dump(mode="json")) != record.cell_id
+
+
+def add_pool(content: dict[str, Any]) -> None:
+    """Let a record say that it used five generated images, as schema 1.1 says it."""
+    null = {"value": None, "low": None, "high": None, "interval": "none", "reason": "no auditor has looked"}
+    content["pools"] = [
+        {
+            "pool_id": "a" * 64, "recipe": {"steps": 8}, "ranges": {"0-1": [0, 3], "1-any": [0, 2]}, "kept": 5,
+            "rows_sha256": "b" * 64, "sampled": 5, "seconds": 1.5, "label_fidelity": {"y": null, "a": null},
+        }
+    ]  # fmt: skip
+    content["budget"] |= {"synthetic_kept": 5, "sampled": 5}
+
+
+def test_a_pool_of_schema_1_1_is_written_as_it_was(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["schema_version"] = "1.1"
+    add_pool(content)
+    record = read_record(stored(tmp_path, content))
+    assert (record.pools[0].tuning, record.pools[0].filter, record.pools[0].quality) == (None, None, {})
+    assert json.loads(record_text(record)) == content
+    # One of this release says that nothing was fine-tuned or filtered.
+    written = PoolUse(**record.pools[0].model_dump(), tuning=None, filter=None, quality={}).model_dump(mode="json")
+    assert {name: written[name] for name in ("tuning", "filter", "quality")} == {
+        "tuning": None, "filter": None, "quality": {},
+    }  # fmt: skip
+
+
+def test_every_accepted_record_is_written_as_it_was_and_named_by_its_cell() -> None:
+    files = sorted(ACCEPTED.rglob("record.json"))
+    assert len(files) >= 85
+    for file in files:
+        record = read_record(file)
+        assert record_text(record) == file.read_text(encoding="utf-8"), file
+        assert sha256_of(record.cell.model_dump(mode="json")) == record.cell_id, file
+
+
+@pytest.mark.parametrize("minor", ["1.0", "1.1"])
+def test_the_committed_record_holds_no_path(fixture_file: Path, fixture_1_1: Path, minor: str) -> None:
+    text = {"1.0": fixture_file, "1.1": fixture_1_1}[minor].read_text(encoding="utf-8")
     assert not [
         line for line in text.splitlines() if any(p in line for p in ("/home", "/root", "/tmp", "/work", "\\\\"))
     ]
@@ -229,6 +292,24 @@ def test_more_than_the_budget_is_refused() -> None:
             BudgetUse(**spent, **{**within, name: within[name] + 1})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["stages"][0].update(steps=c["stages"][0]["steps"] - 1), "the stages took .* optimiser steps"),
+        (lambda c: c["budget"].update(synthetic_kept=4), "the pools hold 5 kept and 5 sampled images"),
+        (lambda c: c["budget"].update(sampled=4), "the pools hold 5 kept and 5 sampled images"),
+    ],
+)
+def test_stages_and_pools_are_held_against_the_budget(
+    tmp_path: Path, content: dict[str, Any], change: Any, message: str
+) -> None:
+    add_pool(content)
+    read_record(stored(tmp_path, content))
+    change(content)
+    with pytest.raises(DamagedFile, match=message):
+        read_record(stored(tmp_path, content))
+
+
 # --- status --------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +323,7 @@ def test_more_than_the_budget_is_refused() -> None:
         ({"status": "skipped", "skipped_because": ""}, "a skipped run needs its reason"),
         ({"status": "error"}, "an error needs its failure"),
         ({"status": "done"}, "status"),
+        ({"auditors": {"y": {"id": "c" * 64, "trained_on": 0, "tested_on": 1, "confusion": [[1]]}}}, "trained_on"),
     ],
 )
 def test_a_status_needs_what_belongs_to_it(

@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.errors import DataError, InvalidValue
 from benchmark.tasks.catalog import load_task
-from benchmark.tasks.law import DRAWS, SplitLaw, conflicting_order, hash_order, level_counts, split
+from benchmark.tasks.law import DRAWS, SplitLaw, Splitter, conflicting_order, hash_order, level_counts, split
 from benchmark.tasks.levels import normalise_level, rho_of, round_half_up
 from benchmark.tasks.manifest import SPLITS, Listing
 
@@ -381,6 +381,77 @@ def test_crossed_splits_render_every_sample_in_every_ink(toy: Any) -> None:
         assert test.ids[:4] == tuple(f"{test.sources[0]}/{a}" for a in range(4))
         assert test.a.tolist() == [0, 1, 2, 3] * 8
         assert len(set(test.ids)) == len(test) == 32
+
+
+# --- what a level leaves out, for oracles ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", [0, 3])
+def test_the_reserve_is_the_training_part_that_the_level_left_out(toy: Any, draw: int) -> None:
+    listing, law = birds(toy, audit="0.05", test="0.1", validation="0.1")
+    splitter = Splitter(listing, law)
+    found, whole = splitter.split("0.95", draw), splitter.split("native", draw)
+    reserve = splitter.reserve(found, most=1000)
+    left = set(whole.splits["train"].ids) - set(found.splits["train"].ids)
+    assert list(reserve.ids) == toy.order_of(left, draw)
+    assert reserve.sources == reserve.ids
+    # 300, 67, 52, 225 training images; .95 takes 300 and 16, 225 and 12 of them.
+    assert np.bincount(reserve.y * 2 + reserve.a, minlength=4).tolist() == [0, 51, 40, 0]
+    assert [f"{y}-{a}" for y, a in zip(reserve.y, reserve.a, strict=True)] == [name[:3] for name in reserve.ids]
+
+
+def test_the_reserve_holds_no_more_of_a_group_than_wanted_and_the_first_of_it(toy: Any) -> None:
+    listing, law = birds(toy)
+    splitter = Splitter(listing, law)
+    found = splitter.split("0.99", 1)
+    all_of_it, some = splitter.reserve(found, most=10**6), splitter.reserve(found, most=7)
+    assert np.bincount(some.y * 2 + some.a, minlength=4).tolist() == [0, 7, 7, 0]
+    for group in ("0-1-", "1-0-"):
+        first = [i for i in all_of_it.ids if i.startswith(group)][:7]
+        assert [i for i in some.ids if i.startswith(group)] == first
+    assert len(splitter.reserve(found, most=0)) == 0
+
+
+def test_what_a_cap_cut_is_in_the_reserve_and_the_whole_split_leaves_nothing(toy: Any) -> None:
+    listing, law = birds(toy, cap=(190, None))
+    splitter = Splitter(listing, law)
+    reserve = splitter.reserve(splitter.split("0.95", 0), most=1000)
+    assert np.bincount(reserve.y * 2 + reserve.a, minlength=4).tolist() == [210, 80, 54, 0]
+    assert len(splitter.reserve(splitter.split("native", 0), most=1000)) == 0
+
+
+def test_the_rendered_reserve_is_every_training_sample_in_the_inks_that_it_does_not_have(toy: Any) -> None:
+    listing, law = digits(toy, 50, audit="0.1", test="0.2", validation="0.1")
+    splitter = Splitter(listing, law)
+    found = splitter.split("0.9", 2)
+    reserve = splitter.reserve(found, most=10**6)
+    train = found.splits["train"]
+    ink = dict(zip(train.ids, train.a.tolist(), strict=True))
+    expected = [(i, a) for i in toy.order_of(train.ids, 2) for a in range(4) if a != ink[i]]
+    assert list(zip(reserve.sources, reserve.a.tolist(), strict=True)) == expected
+    assert reserve.ids == tuple(f"{i}/{a}" for i, a in expected)
+    assert reserve.y.tolist() == [int(i[0]) for i, _ in expected]
+    others = {i for name in ("validation", "test", "audit") for i in found.splits[name].sources}
+    assert not others & set(reserve.sources)
+
+
+@pytest.mark.parametrize("kind", ["observed", "rendered"])
+def test_samples_that_are_not_at_hand_are_in_no_reserve(toy: Any, kind: str) -> None:
+    listing, law = (birds if kind == "observed" else digits)(toy)
+    missing = frozenset(listing.ids[::3])
+    splitter = Splitter(dataclasses.replace(listing, missing=missing), law)
+    reserve = splitter.reserve(splitter.split("0.95", 0), most=10**6)
+    complete = Splitter(listing, law)
+    everything = complete.reserve(complete.split("0.95", 0), most=10**6)
+    assert list(reserve.ids) == [i for i, s in zip(everything.ids, everything.sources, strict=True) if s not in missing]
+
+
+def test_the_reserve_needs_no_split_to_have_been_made_by_the_same_object(toy: Any) -> None:
+    listing, law = birds(toy, validation="0.1")
+    found = split(listing, law, "0.95", 4)
+    splitter = Splitter(listing, law)
+    splitter.split("0.95", 4)
+    assert Splitter(listing, law).reserve(found, most=9).ids == splitter.reserve(found, most=9).ids
 
 
 # --- what the order of rows tells ----------------------------------------------------------------------------------
