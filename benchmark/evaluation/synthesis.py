@@ -146,7 +146,7 @@ class Synthesis:
         )
         prior = self._prior(generator, assignment, tuning)
         prompts = prompts_of(generator)
-        subjects = subjects_of(assignment, train, prompts, tuning, prior, tuning.steps * tuning.batch_size)
+        subjects = subjects_of(assignment, train, prompts, tuning, prior, _most_draws(tuning))
         # Small networks in bf16 are slower than in float32 on a CPU, and no more exact.
         precision: Precision = self._job.precision if torch.device(self._job.device).type == "cuda" else "float32"
         handle = self._progress.start(f"fine-tuning {len(subjects)} adapters", tuning.steps * len(subjects))
@@ -241,9 +241,15 @@ def _adapted_recipe(recipe: PoolRecipe, adapted: _Adapted, tuning: FineTuning) -
     return replace(recipe, prompts=prompts, adapters=adapted.cycles)
 
 
+def _most_draws(tuning: FineTuning) -> int:
+    """Return how many images the training of an adapter can look at."""
+    return tuning.steps * tuning.batch_size
+
+
 def _tuning_record(assignment: Assignment, tuned: Tuned, tuning: FineTuning, prior: int) -> Tuning:
     def use(name: str) -> AdapterUse:
-        return AdapterUse(sha256=tuned.sha256[name], name=name, images=len(assignment.members[name]))
+        seen = min(len(assignment.members[name]), _most_draws(tuning))
+        return AdapterUse(sha256=tuned.sha256[name], name=name, images=seen)
 
     return Tuning(
         kind=tuning.kind,

@@ -42,6 +42,8 @@ def cli(tmp_path: Path) -> Cli:
         ["data", "fetch", "--help"], ["data", "fetch", "utkface"], ["evaluate", "--method", "nope"],
         ["evaluate", "--method", "erm", "--task", "utkface", "--recipe", "nope"],
         ["evaluate", "--method", "erm", "--bias-level", "2"], ["evaluate", "--method", "ffr", "--set", "x=1"],
+        ["evaluate", "--method", "lora", "--set", "filter=clip"], ["evaluate", "--method", "erm", "--clip", "a/b"],
+        ["describe", "clustered-dreambooth"],
     ],
 )  # fmt: skip
 def test_light_verbs_and_the_checking_of_arguments_import_nothing_heavy(arguments: list[str]) -> None:
@@ -60,7 +62,8 @@ def test_lists_are_rows_off_a_terminal_and_documents_with_json(cli: Cli) -> None
     rows = cli("list", "methods").stdout.splitlines()
     assert rows[0].split("\t") == ["method", "version", "what it does"]
     names = [row.split("\t")[0] for row in rows[1:]]
-    assert {"copy-augment", "erm", "ffr", "sd-augment"} <= set(names)
+    assert {"copy-augment", "erm", "ffr", "sd-augment", "lora", "real-oracle"} <= set(names)
+    assert not any(name.startswith("_") or "fine-tuned" in name for name in names)
     listed = json.loads(cli("list", "methods", "--json").stdout)
     assert [entry["name"] for entry in listed] == names
 
@@ -69,6 +72,14 @@ def test_describe_tells_a_methods_hyper_parameters(cli: Cli) -> None:
     described = json.loads(cli("describe", "ffr", "--json").stdout)
     assert described["hparams"]["synthetic_share"]["default"] == 0.5
     assert described["stages"] == "synthetic, real"
+
+
+def test_describe_tells_the_defaults_of_a_tier_beside_the_model_s_own(cli: Cli) -> None:
+    described = json.loads(cli("describe", "lora", "--json").stdout)["hparams"]
+    assert (described["adapter_steps"]["default"], described["adapter_steps"]["tiers"]) == (500, {"demo": 100})
+    assert described["filter"]["tiers"] == {}
+    rows = dict(row.split("\t")[:2] for row in cli("describe", "lora").stdout.splitlines() if row.count("\t") >= 2)
+    assert (rows["adapter_steps"], rows["filter"]) == ("500 (demo: 100)", "own")
 
 
 def test_describe_tells_a_tasks_sizes(cli: Cli) -> None:
@@ -107,6 +118,9 @@ def test_data_verify_finds_every_split_pinned(cli: Cli) -> None:
         (["evaluate", "--method", "ffr", "--set", "real_los=erm"], 2, "did you mean 'real_loss'"),
         (["evaluate", "--method", "ffr", "--set", "freeze_bn=maybe"], 2, "freeze_bn='maybe'"),
         (["evaluate", "--method", "ffr", "--set", "freeze_bn"], 2, "not NAME=VALUE"),
+        (["evaluate", "--method", "lora", "--set", "filter=clip"], 2, "filter=clip needs a CLIP model; add --clip"),
+        (["evaluate", "--method", "ffr", "--clip", "org/clip"], 2, "--clip org/clip has no use"),
+        (["evaluate", "--method", "lora", "--set", "filter=clip", "--clip", "clip"], 2, "unknown CLIP model 'clip'"),
         (["evaluate", "--method", "erm", "--results-dir", "/dev/null/results"], 1, "cannot use"),
         (["evaluate"], 2, "Missing option '--method'"),
         (["frob"], 2, "No such command 'frob'"),

@@ -32,7 +32,7 @@ from benchmark.errors import (
 )  # fmt: skip
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.fit import fit_stages
-from benchmark.evaluation.job import SavedStage, make_job, method_data, split_parts
+from benchmark.evaluation.job import SavedStage, make_job, split_parts
 from benchmark.evaluation.run import Evaluation
 from benchmark.evaluation.score import score
 from benchmark.progress import Silent
@@ -188,8 +188,7 @@ def fit_adapter(method: type[Method], cell: ResolvedCell, tmp_path: Path) -> lis
     job = make_job(own, store=tmp_path / "store", device="cpu", precision="float32", threads=1, remember=False)
     stages: list[SavedStage] = []
     (tmp_path / "weights").mkdir()
-    data = method_data(job, split_parts(own))
-    fit_stages(own.method, Hparams(), job, data, tmp_path / "weights", Silent(), stages.append)
+    fit_stages(own.method, Hparams(), job, split_parts(own), tmp_path / "weights", Silent(), stages.append)
     return stages
 
 

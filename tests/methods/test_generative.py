@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +34,9 @@ def evaluate_short(folders: tuple[Path, Path], short_cell: Callable[..., Resolve
 
     def run(method: str, *, force: bool = False, isolated: bool = False, **overrides: Any) -> Evaluation:
         cell = short_cell(method, overrides=overrides, synthetic=IMAGES)
+        cell = dataclasses.replace(cell, sampling=cell.sampling.model_copy(update={"steps": 3}))
         return evaluate_cell(
-            cell, results=folders[0], store=folders[1], device="cpu", threads=2, force=force, isolated=isolated,
+            cell, results=folders[0], store=folders[1], device="cpu", threads=1, force=force, isolated=isolated,
             progress=Silent(),
         )  # fmt: skip
 
@@ -71,7 +73,7 @@ def test_ffr_trains_on_balanced_generated_images_and_then_on_real_ones(
     assert [s.steps for s in record.stages] == [6, 6]
     assert record.method.track == "none"
     assert record.pools[0].kept == IMAGES
-    assert record.pools[0].label_fidelity["y"].value is None
+    assert record.pools[0].label_fidelity["a_raw"].value is not None
     assert [r.differing for r in score(done.folder)[1]] == [[], [], [], []]
 
 
@@ -102,6 +104,14 @@ def test_filling_leaves_the_aligned_groups_alone_and_the_placebo_repeats_the_bia
     assert fill.method.track == placebo.method.track == "train"
 
 
+def test_the_placebo_is_the_arm_of_sd_augment_as_a_method_of_its_own(evaluate_short: Callable[..., Evaluation]) -> None:
+    arm, method = evaluate_short("sd-augment", placebo="true").record, evaluate_short("placebo").record
+    assert method.pools[0].pool_id == arm.pools[0].pool_id
+    assert method.pools[0].rows_sha256 == arm.pools[0].rows_sha256
+    assert method.stages[0].mixture == arm.stages[0].mixture
+    assert (method.method.kind, method.method.track, method.method.configuration) == ("control", "train", "default")
+
+
 def test_class_prompts_leave_the_attribute_open(evaluate_short: Callable[..., Evaluation]) -> None:
     record = evaluate_short("sd-augment", prompt="class", balance="add").record
     mixture = record.stages[0].mixture
@@ -120,6 +130,7 @@ def test_class_prompts_leave_the_attribute_open(evaluate_short: Callable[..., Ev
         ({"balanced": "false"}, ["synthetic", "real"], "train"),
         ({"real_loss": "group-dro", "freeze_bn": "true"}, ["synthetic", "real"], "train"),
         ({"real_loss": "resampling"}, ["synthetic", "real"], "train"),
+        ({"real_loss": "dfr"}, ["synthetic", "real", "last-layer"], "val-train"),
     ],
 )
 def test_every_arm_of_ffr_runs_and_spends_all_steps(
@@ -131,6 +142,18 @@ def test_every_arm_of_ffr_runs_and_spends_all_steps(
     assert record.method.configuration == "changed"
     assert record.budget is not None
     assert record.budget.steps_used == record.budget.steps_allowed
+
+
+def test_dfr_on_the_mixture_leaves_the_mixed_stage_as_it_was(evaluate_short: Callable[..., Evaluation]) -> None:
+    plain, refitted = (evaluate_short("sd-augment", balance="add", loss=loss).record for loss in ("erm", "dfr"))
+    assert [(stage.name, stage.steps) for stage in refitted.stages] == [("mixed", 12), ("last-layer", 0)]
+    assert (plain.method.track, refitted.method.track) == ("none", "val-train")
+    assert refitted.stages[0].remembered
+    assert refitted.stages[0].checkpoints[0].weights_sha256 == plain.stages[0].checkpoints[0].weights_sha256
+    # The refit looks at validation images, and generated ones play no part in it.
+    assert refitted.stages[1].mixture is not None
+    assert refitted.stages[1].mixture.real == refitted.task.validation_counts
+    assert synthetic(refitted, 1).sum() == 0
 
 
 def test_group_losses_on_the_mixture_may_separate_real_from_generated(
