@@ -1,29 +1,68 @@
 #!/usr/bin/env bash
-# Every check and measurement that needs a GPU and has not been made yet, in one run of under nine minutes.
-# Usage: benchmarks/gpu.sh OUTPUT_FOLDER   (run in an environment that has the project's dependencies)
+# Every check and measurement that needs a GPU, in one run of under nine minutes.
+# Usage: benchmarks/gpu.sh OUTPUT_FOLDER [PART…]   (run in an environment that has the project's dependencies)
+# Parts: methods tests generators throughput data; all of them unless some are named. What no time is left for, or fails,
+# is listed in OUTPUT_FOLDER/failed; GENBIAS_GPU_SECONDS changes the limit.
 # GENBIAS_DATA may name a folder with MNIST's files: then colorized-mnist runs too.
+# A bare machine that has torch, torchvision and transformers needs wheels of the other dependencies in pyproject.toml.
+# Besides diffusers, datasets and peft these are, for the methods and their audits: pytorch-metric-learning, torchmetrics
+# with lightning-utilities, and threadpoolctl; pytest for the part `tests`.
 set -uo pipefail
 out="${1:?output folder}"
-mkdir -p "$out"
+shift
+parts=" ${*:-methods tests generators throughput data} "
+limit="${GENBIAS_GPU_SECONDS:-520}"
+mkdir -p "$out" && rm -f "$out/failed"
+out="$(cd "$out" && pwd)"
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" GENBIAS_STORE="$out/store" HF_HUB_OFFLINE=1
-python3 -m benchmark.cli.main env --json > "$out/env.json"
-# 1. The whole path on a GPU: bf16, fused optimiser, tiny-sd sampled there.
-for method in erm ffr sd-augment; do
-  /usr/bin/env time -p python3 -m benchmark.cli.main evaluate --method "$method" --device cuda \
-    --results-dir "$out/results" --json > "$out/$method.json" 2> "$out/$method.log" || echo "$method failed" >> "$out/failed"
-done
-# 2. Same seed twice on the GPU: is the training bit-equal there too?
-python3 -m benchmark.cli.main evaluate --method erm --device cuda --force --results-dir "$out/results" --json \
-  > "$out/erm-again.json" 2>> "$out/erm.log" || echo "erm again failed" >> "$out/failed"
-# 3. Throughput of the training loop for the backbones, images resident on the device and streamed from a prepared store.
-python3 benchmarks/gpu_throughput.py > "$out/throughput.json" 2> "$out/throughput.log" || echo "throughput failed" >> "$out/failed"
-# 4. A whole data set on a GPU: preparation, training and 100,000 crossed test images.
-if [ -n "${GENBIAS_DATA:-}" ]; then
+
+# step NAME COMMAND…: its output becomes NAME.json, what it complains of and its time NAME.log.
+step() {
+  local name="$1" left=$((limit - SECONDS))
+  shift
+  if [ "$left" -lt 10 ]; then
+    echo "$name: no time left" >> "$out/failed"
+    return
+  fi
+  { time -p timeout "$left" "$@" > "$out/$name.json"; } 2> "$out/$name.log" || echo "$name failed" >> "$out/failed"
+}
+
+# evaluate NAME OPTION…
+evaluate() {
+  local name="$1"
+  shift
+  step "$name" python3 -m benchmark.cli.main evaluate --device cuda --results-dir "$out/results" --json "$@"
+}
+
+step env python3 -m benchmark.cli.main env --json
+# 1. The unit tests of fine-tuning with this machine's versions, beside what follows.
+if [[ $parts == *" tests "* ]] && python3 -c "import pytest" 2> /dev/null; then
+  OMP_NUM_THREADS=1 step test_finetune python3 -m pytest tests/generators/test_finetune.py -q -p no:cacheprovider &
+fi
+# 2. The whole path on a GPU, of every method that differs there: bf16, fused optimiser, tiny-sd fine-tuned and sampled.
+#    Side by side, since one of them leaves most of a GPU idle: their times say little, and measurements come later.
+if [[ $parts == *" methods "* ]]; then
+  for method in erm dfr jtt group-dro real-oracle; do
+    evaluate "$method" --method "$method" --threads 3 &
+  done
+  wait
+  # Same seed twice on the GPU: is the training bit-equal there too?
+  evaluate erm-again --method erm --force --threads 3 &
+  for method in ffr sd-augment lora dreambooth clustered-dreambooth; do
+    evaluate "$method" --method "$method" --threads 3 &
+  done
+fi
+wait
+# 3. Sampling and LoRA training at Stable Diffusion's size: images a second, share of the card's peak, memory; a JSON line
+#    per case. Compiling and memory layouts are measured to decide about them.
+[[ $parts == *" generators "* ]] && step generators python3 benchmarks/gpu_generators.py
+# 4. Throughput of the training loop for the backbones, images resident on the device and streamed from a prepared store.
+[[ $parts == *" throughput "* ]] && step throughput python3 benchmarks/gpu_throughput.py
+# 5. A whole data set on a GPU: preparation, training and 100,000 crossed test images.
+if [[ $parts == *" data "* && -n "${GENBIAS_DATA:-}" ]]; then
   for level in 0.95 0.99; do
-    /usr/bin/env time -p python3 -m benchmark.cli.main evaluate --method erm --task colorized-mnist --bias-level "$level" \
-      --device cuda --results-dir "$out/results" --json > "$out/mnist-$level.json" 2> "$out/mnist-$level.log" \
-      || echo "mnist $level failed" >> "$out/failed"
+    evaluate "mnist-$level" --method erm --task colorized-mnist --bias-level "$level"
   done
 fi
 rm -rf "$out/store"
