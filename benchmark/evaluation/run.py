@@ -153,6 +153,8 @@ def _run(execution: Execution, results: Path) -> Evaluation:
             record = execution.run(folder, draft)
         except NotApplicable as reason:
             record = _ended(draft, "skipped", skipped_because=str(reason))
+            for answers in folder.glob("*.parquet"):
+                answers.unlink()  # of stages before the one that does not apply; the record names none
         except KeyboardInterrupt:
             _publish_failure(folder, results, _ended(draft, "cancelled"))
             raise

@@ -162,8 +162,10 @@ class Maker:
                 content["stages"] = [
                     self._stage(folder, content, stage, level, seed, name, quality) for stage, quality in named.items()
                 ]
+                _divide(content["budget"]["steps_used"], content["stages"])
             if change is not None:
                 change(content)
+                _cover(content)
             content["cell_id"] = sha256_of(content["cell"])
             content["run_id"] = content["cell_id"][:12]
             return publish_run(folder, results, Record.model_validate(content))
@@ -315,6 +317,25 @@ def _budget(cell: ResolvedCell) -> dict[str, int]:
         "synthetic_allowed": budget.synthetic, "synthetic_kept": 0, "sampled_allowed": budget.sampled, "sampled": 0,
         "steps_allowed": budget.steps, "steps_used": budget.steps,
     }  # fmt: skip
+
+
+def _divide(steps: int, stages: list[dict[str, Any]]) -> None:
+    """Give every stage the same number of optimiser steps; the last takes what rounding left."""
+    for stage in stages:
+        stage["steps"] = steps // len(stages)
+    stages[-1]["steps"] += steps % len(stages)
+
+
+def _cover(content: dict[str, Any]) -> None:
+    """Let the budget cover the pools that a test put in: a record that says otherwise cannot be read at all."""
+    for name, of in (("kept", "synthetic"), ("sampled", "sampled")):
+        total = sum(pool[name] for pool in content.get("pools", ()))
+        if content.get("budget") and total:
+            used, allowed = (
+                ("synthetic_kept", "synthetic_allowed") if of == "synthetic" else ("sampled", "sampled_allowed")
+            )
+            content["budget"][used] = max(content["budget"][used], total)
+            content["budget"][allowed] = max(content["budget"][allowed], total)
 
 
 @pytest.fixture(scope="session")

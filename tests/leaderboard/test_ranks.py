@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import t
 
 from benchmark.evaluation.scoring import score_predictions
+from benchmark.generators.sampling import sampling_of
 from benchmark.tasks.catalog import find_card, load_task
 from benchmark.tasks.locks import Lock
 from leaderboard.load import load_run
@@ -163,8 +164,9 @@ def test_another_training_recipe_is_another_row_and_not_ranked(maker):
 
 def test_configurations_and_generators_are_rows_of_their_own(maker):
     generator = {"kind": "hub", "name": "org/a", "revision": "1" * 40, "content_sha256": None}
-    # Sampled as the card says; another scheduler, length or guidance would be listed as a change.
-    generator |= find_card("colorized-digits").task.generator.model_dump(include={"scheduler", "steps", "guidance"})
+    # Sampled as this generator is by default; another scheduler, length or guidance would be listed as a change.
+    sampling = sampling_of("org/a", find_card("colorized-digits").task.generator)
+    generator |= sampling.model_dump(include={"scheduler", "steps", "guidance"})
 
     def of(revision):
         return lambda content: content["cell"].update(generator=generator | {"revision": revision * 40})
