@@ -194,7 +194,7 @@ def _fit(standard: Floats, y: Integers, n_classes: int, c: float, generator: np.
     """Fit one L1 logistic regression (two classes), or one per class against the rest; every class has an image."""
     from sklearn.linear_model import LogisticRegression
 
-    options = _l1(LogisticRegression) | {"C": c, "solver": "liblinear", "max_iter": _MOST_ITERATIONS}
+    options: dict[str, Any] = {"l1_ratio": 1.0, "C": c, "solver": "liblinear", "max_iter": _MOST_ITERATIONS}
     weight, bias = np.zeros((n_classes, standard.shape[1])), np.zeros(n_classes)
     # With two classes the first one's logit stays 0, so that the softmax is the regression's own probability.
     for label in range(n_classes) if n_classes > 2 else (1,):
@@ -202,8 +202,3 @@ def _fit(standard: Floats, y: Integers, n_classes: int, c: float, generator: np.
         regression.fit(standard, y == label)
         weight[label], bias[label] = regression.coef_[0], regression.intercept_[0]
     return _Linear(weight, bias)
-
-
-def _l1(regression: Any) -> dict[str, Any]:
-    """Return how this scikit-learn asks for L1: ``penalty`` was deprecated for ``l1_ratio`` in 1.8."""
-    return {"penalty": "l1"} if regression().get_params().get("penalty") == "l2" else {"l1_ratio": 1.0}
