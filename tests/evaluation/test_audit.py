@@ -22,7 +22,7 @@ from benchmark.errors import NotAvailable, OracleUse, TrainingDiverged
 from benchmark.evaluation.audit import Audit, Findings
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.fit import fit_stages
-from benchmark.evaluation.job import make_job, split_parts
+from benchmark.evaluation.job import FitReport, make_job, split_parts
 from benchmark.evaluation.run import Evaluation, evaluate_cell
 from benchmark.evaluation.score import score
 from benchmark.evaluation.used import used_images
@@ -234,11 +234,11 @@ class CuriousOracle(Curious):
     card = dataclasses.replace(Curious.card, name="curious-oracle", oracle=True)
 
 
-def fit(method: Method, cell: ResolvedCell, folder: Path) -> None:
+def fit(method: Method, cell: ResolvedCell, folder: Path) -> FitReport:
     own = dataclasses.replace(cell, method=method, hparams=Hparams(), track=Track.NONE)
     own = dataclasses.replace(own, request=dataclasses.replace(cell.request, method=method.card.name))
     job = make_job(own, store=folder / "store", device="cpu", precision="float32", threads=1, remember=False)
-    fit_stages(method, Hparams(), job, split_parts(own), folder, Silent(), lambda _: None)
+    return fit_stages(method, Hparams(), job, split_parts(own), folder, Silent(), lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,8 @@ def test_a_declared_oracle_is_answered(measured: Evaluation, root: Path, short_c
     method = CuriousOracle()
     method.auditors = lambda: auditors_of(cell, store, measured.record.environment.precision)
     method.question = "answers"
-    fit(method, short_cell("erm"), tmp_path)
+    report = fit(method, short_cell("erm"), tmp_path)
+    assert [stage.name for stage in report.stages] == ["real"]
 
 
 # --- a classifier of another build -----------------------------------------------------------------------------------
