@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, Hu 2022) of a UNet: files in diffusers' own format, and several at work in one batch.
 
 Files are what `pipe.load_lora_weights` of diffusers and peft read. The forward pass over a stack of adapters is ours:
-peft mixes adapters in one batch too, but one after another and not while training, which measured half the speed
-(``benchmarks/test_generators.py``).
+peft mixes adapters in one batch too, but one after another and not while training, which measured about two thirds of
+the speed (``benchmarks/test_generators.py``).
 """
 
 from __future__ import annotations
