@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.contract.budget import Budget, Plan
-    from benchmark.contract.generation import FeaturesOf, Filter, FineTuning
+    from benchmark.contract.generation import (
+        Bootstrap,
+        FeaturesOf,
+        Filter,
+        FineTuning,
+        FromScratch,
+        Invertible,
+        OwnGenerator,
+    )
     from benchmark.contract.images import GroupNames, ImageSet, MethodData
     from benchmark.contract.method import External, GroupsOf, Hparams, Loss, Method, MethodCard, Stage, Tools, Trained
     from benchmark.contract.tracks import SelectionRule, Track
@@ -21,21 +29,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Bootstrap": "benchmark.contract.generation",
     "Budget": "benchmark.contract.budget",
     "External": "benchmark.contract.method",
     "FeaturesOf": "benchmark.contract.generation",
     "Filter": "benchmark.contract.generation",
     "FineTuning": "benchmark.contract.generation",
+    "FromScratch": "benchmark.contract.generation",
     "GenBiasError": "benchmark.errors",
     "GroupNames": "benchmark.contract.images",
     "GroupsOf": "benchmark.contract.method",
     "Hparams": "benchmark.contract.method",
+    "Invertible": "benchmark.contract.generation",
     "ImageSet": "benchmark.contract.images",
     "Loss": "benchmark.contract.method",
     "Method": "benchmark.contract.method",
     "MethodCard": "benchmark.contract.method",
     "MethodData": "benchmark.contract.images",
     "NotApplicable": "benchmark.errors",
+    "OwnGenerator": "benchmark.contract.generation",
     "Plan": "benchmark.contract.budget",
     "SelectionRule": "benchmark.contract.tracks",
     "Stage": "benchmark.contract.method",
@@ -47,21 +59,25 @@ _WHERE = {
 }
 
 __all__ = [
+    "Bootstrap",
     "Budget",
     "External",
     "FeaturesOf",
     "Filter",
     "FineTuning",
+    "FromScratch",
     "GenBiasError",
     "GroupNames",
     "GroupsOf",
     "Hparams",
     "ImageSet",
+    "Invertible",
     "Loss",
     "Method",
     "MethodCard",
     "MethodData",
     "NotApplicable",
+    "OwnGenerator",
     "Plan",
     "SelectionRule",
     "Stage",

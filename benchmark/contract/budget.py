@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,15 @@ class Budget:
     def groups(self) -> list[tuple[int, int]]:
         """All comparable groups, populated or not, in index order."""
         return [(y, a) for y in range(self.n_classes) for a in range(self.n_attributes) if self.allowed[y][a]]
+
+    def for_process(self, *, images: int, rounds: int) -> Budget:
+        """Return what a process may spend: in each round as many images, and once more all optimiser steps.
+
+        Args:
+            images: Real training images; a round may make as many.
+            rounds: Rounds of generating; one classifier is trained before the first and one after each.
+        """
+        return replace(self, synthetic=images * rounds, steps=self.steps * (rounds + 1))
 
     @classmethod
     def of(cls, counts: NDArray[np.int64], *, per_real: Fraction, steps: int, allowed: NDArray[np.bool_]) -> Budget:
@@ -119,6 +129,23 @@ class Budget:
                 whole[a] += 1
             result |= {(y, a): n for a, n in enumerate(whole) if n}
         return result
+
+    def marginal(self, train: ImageSet, total: int, *, by: Literal["class", "group"]) -> Plan:
+        """Ask for ``total`` images with the real shares of the classes, or of the groups (reads group labels).
+
+        Largest remainders, ties by index; what has no real image is not asked for.
+        """
+        if by == "class":
+            counts: dict[Group, int] = {(y, None): int(n) for y, n in enumerate(train.class_counts)}
+        else:
+            table = train.group_counts
+            counts = {group: int(table[group]) for group in self.groups}
+        n = sum(counts.values())
+        whole = {group: count * total // n for group, count in counts.items()}
+        rest = sorted(counts, key=lambda group: -(counts[group] * total % n))
+        for group in rest[: total - sum(whole.values())]:
+            whole[group] += 1
+        return {group: count for group, count in whole.items() if count}
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan that names unknown groups or asks for more than B images.

@@ -120,6 +120,15 @@ class ImageSet:
         """Return the same labels with other pixels, such as augmented copies."""
         return replace(self, images=images)
 
+    def relabelled(self, y: NDArray[np.int64]) -> ImageSet:
+        """Return the same images with other labels, such as a classifier's answers to generated images."""
+        labels = np.array(y, dtype=np.int64)
+        if labels.shape != self.y.shape or (
+            len(labels) and not 0 <= labels.min() <= labels.max() < self.names.shape[0]
+        ):
+            raise InvalidValue(f"{labels.shape} labels do not fit {len(self)} images of {self.names.shape[0]} classes")
+        return replace(self, y=labels)
+
     def __add__(self, other: ImageSet) -> ImageSet:
         """Mix two sets; the mixture needs the more restrictive track of the two."""
         if self.names != other.names:

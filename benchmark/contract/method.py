@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from benchmark.contract.budget import Budget, Plan
-from benchmark.contract.generation import Filter, FineTuning
+from benchmark.contract.generation import Filter, FineTuning, OwnGenerator
 from benchmark.contract.images import ImageSet, MethodData
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import ContractViolation
@@ -69,6 +69,8 @@ class MethodCard:
         external_data: Pre-trained components it brings itself.
         kind: A method that means to repair bias, a control, or a process that is only observed and never ranked.
         oracle: Uses knowledge that no method has; measured, never ranked.
+        rounds: Of a process: how often it generates, as a function of its hyper-parameters. In each round it may make
+            as many images as there are real ones, and train a classifier for all optimiser steps of the task.
         tier_defaults: Defaults of hyper-parameters by tier of the task (``demo``, ``core``, ``extended``) where they
             differ from the model's own: thirty-two pixels and photographs do not want the same fine-tuning.
     """
@@ -85,6 +87,7 @@ class MethodCard:
     external_data: tuple[External, ...] = ()
     kind: Literal["mitigation", "control", "process"] = "mitigation"
     oracle: bool = False
+    rounds: Callable[[Any], int] | None = None
     tier_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,10 @@ class MethodCard:
             raise ContractViolation(f"method name {self.name!r} must be lower-case letters, digits and hyphens")
         if self.version < 1:
             raise ContractViolation(f"method {self.name!r}: version {self.version} must be at least 1")
+        if (self.rounds is not None) != (self.kind == "process"):
+            raise ContractViolation(
+                f"method {self.name!r}: a process, and nothing else, must say how many rounds it has"
+            )
 
     @property
     def id(self) -> str:
@@ -170,7 +177,13 @@ class Tools(Protocol):
         """A seed below 2**63 that depends on the run's seed, task, method and ``purpose``."""
 
     def synthesize(
-        self, data: MethodData, *, plan: Plan, tuning: FineTuning | None = None, keep: Filter = "none"
+        self,
+        data: MethodData,
+        *,
+        plan: Plan,
+        tuning: FineTuning | None = None,
+        keep: Filter = "none",
+        generation: int = 0,
     ) -> ImageSet:
         """Return generated images by plan, from the shared pool.
 
@@ -180,12 +193,33 @@ class Tools(Protocol):
             tuning: Fine-tune the generator first, for the groups of the plan (reads group labels, so track
                 ``train``); groups below :data:`~benchmark.contract.generation.SMALLEST_GROUP` real images take the
                 adapter of their class, or the base generator.
-            keep: Sample twice as many and keep those of each group that a filter scores best.
+            keep: Sample twice as many and keep those of each group that a filter scores best; a filter that errs on
+                too many validation images is refused, with a note.
+            generation: In a self-consuming loop: which generation's training set the images are for.
 
         Raises:
             BudgetExceeded: When the plan asks for more than B.
             GeneratorError: When the generator cannot be fine-tuned, or fails.
             TrainingDiverged: When the loss of an adapter is not finite.
+        """
+
+    def generate(
+        self, images: ImageSet, *, plan: Plan, model: OwnGenerator, keep: Filter = "none", generation: int = 0
+    ) -> ImageSet:
+        """Train a generator on ``images`` and return what it makes.
+
+        Args:
+            images: What it is trained on. :class:`Invertible` and ``condition="group"`` read their group labels.
+            plan: How many images of each group; of each class alone where the model is conditioned on the class.
+            model: What is trained, and how. :class:`Invertible` moves images of a class to the attribute asked for;
+                :class:`Bootstrap` draws images with replacement.
+            keep: As in :meth:`synthesize`.
+            generation: As in :meth:`synthesize`.
+
+        Raises:
+            BudgetExceeded: When the plan asks for more than B.
+            InvalidValue: For a plan that the model cannot serve.
+            TrainingDiverged: When the loss of the generator is not finite.
         """
 
     def copies(self, images: ImageSet, *, plan: Plan) -> ImageSet:

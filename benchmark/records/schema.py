@@ -23,7 +23,7 @@ from pydantic import (
 )  # fmt: skip
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 2
+SCHEMA_MINOR = 3
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
@@ -164,10 +164,56 @@ class FilterUse(_Part):
     mean_score_dropped: Number | None
 
 
+class OwnGeneratorUse(_Part):
+    """A generator that was trained from random weights on images of the run."""
+
+    kind: Literal["from-scratch", "invertible", "bootstrap"]
+    settings: dict[str, Any]
+    images: int = Field(ge=1, description="images it was trained on")
+    weights_sha256: Sha256
+    seconds: Number = Field(ge=0, description="training time, also when it was in the store")
+    curves: list[dict[str, Number | int | None]]
+
+
+class LabelUse(_Part):
+    """Where generated images got their labels, if not from what was asked for."""
+
+    source: Literal["classifier"]
+    changed: int = Field(ge=0, description="images whose label is not the one asked for")
+
+
+Shares = list[list[Number | None]]
+"""A share or another number per group, [classes][attributes]; null where undefined."""
+
+
+class GroupAudit(_Part):
+    """What auditors see in the groups of a pool (protocol §8); rows are the labels under which images are used.
+
+    Shares are of all images of the pool. The attribute is the auditor's answer, corrected per row with its confusion
+    matrix; images count under the label they carry, whether or not they show it (that is label fidelity).
+    """
+
+    asked: Shares = Field(description="share asked for; null where the attribute was free")
+    raw: Shares = Field(description="share by the auditor's answers as they are")
+    corrected: Shares
+    low: Shares = Field(description="lower end of the 95 % interval of `corrected`")
+    high: Shares = Field(description="upper end")
+    conflicting: MetricValue = Field(description="corrected share of bias-conflicting images")
+    conflicting_raw: MetricValue
+    information_y_a: MetricValue = Field(description="I(Y;A) in bits of the corrected shares")
+    absent: list[tuple[int, int]] = Field(description="groups of which no image was seen, [label, attribute]")
+    extractor: str = Field(description="what made the features of the four numbers below")
+    neighbours: int = Field(ge=1)
+    precision: Shares = Field(description="Kynkäänniemi 2019, per group; null with too few images")
+    recall: Shares
+    density: Shares = Field(description="Naeem 2020")
+    coverage: Shares
+
+
 class PoolUse(_Grown):
     """Generated images that the run used. The pool is shared, so its variance is not in the intervals."""
 
-    _added = frozenset({"tuning", "filter", "quality"})
+    _added = frozenset({"tuning", "filter", "quality", "own", "labels", "groups", "transfer"})
 
     pool_id: Sha256
     recipe: dict[str, Any]
@@ -186,6 +232,16 @@ class PoolUse(_Grown):
         default={},
         description="memorised_share, fid and kid of the kept images; what they are measured on stands in each "
         "interval's or reason's text; since 1.2",
+    )
+    own: OwnGeneratorUse | None = Field(default=None, description="null for text-to-image generators; since 1.3")
+    labels: LabelUse | None = Field(default=None, description="null: labels as asked for; since 1.3")
+    groups: GroupAudit | None = Field(
+        default=None, description="of pools of a loop or of an own generator; null otherwise; since 1.3"
+    )
+    transfer: dict[str, MetricValue] = Field(
+        default={},
+        description="of an invertible network: y_kept, a_reached, both: corrected, and raw by the auditors' answers; "
+        "since 1.3",
     )
 
 
