@@ -97,7 +97,7 @@ def corrected_fidelity(
         raise InvalidValue(f"{requested.shape} requested values but {answered.shape} answers")
     if not len(requested):
         return Metric.undefined("there are no images")
-    histograms = matrix.histograms(requested, answered)
+    histograms = matrix.histograms(requested, answered, matrix.size)
     wanted = np.flatnonzero(histograms.sum(axis=1))
     if len(unseen := np.setdiff1d(wanted, matrix.known)):
         return Metric.undefined(f"the auditor was tested on no real image of value {unseen[0]}, which was requested")
@@ -141,15 +141,80 @@ def corrected_shares(
     Raises:
         InvalidValue: For values outside of the matrix.
     """
+    row = np.zeros_like(answered)
+    return corrected_rows(row, answered, confusion, rows=1, seed=seed, draws=draws, independent=independent).shares[0]
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectedRows:
+    """The true shares within each row of some images.
+
+    Attributes:
+        shares: K shares per row, within bounds.
+        solved: The same with the sum as their only bound, float [rows, K]; 0 in a row without images and for values
+            that the auditor was not tested on.
+        draws: ``solved`` in every bootstrap draw, float [draws, rows, K].
+        unsolved: Why ``solved`` and ``draws`` say nothing; None where they do.
+    """
+
+    shares: list[list[Metric]]
+    solved: FloatArray
+    draws: FloatArray
+    unsolved: str | None = None
+
+
+def corrected_rows(
+    row: IntArray,
+    answered: IntArray,
+    confusion: NDArray[np.integer],
+    *,
+    rows: int,
+    seed: int,
+    draws: int = DRAWS,
+    independent: NDArray[np.integer] | None = None,
+) -> CorrectedRows:
+    """Return the true share of each value within each row, as :func:`corrected_shares` does for a single one.
+
+    All rows are solved with the same draws of the confusion matrix: its errors are common to them.
+
+    Args:
+        row: Which row each image belongs to, such as its label, int64 [n].
+        answered: Values that the auditor sees, int64 [n].
+        confusion: Held-out real images, rows the true value, columns the answer, [K, K].
+        rows: Number of rows.
+        seed: Decides the draws.
+        draws: Bootstrap draws.
+        independent: Independent images that each row of the confusion matrix is worth, [K]; None takes the row sums.
+
+    Raises:
+        InvalidValue: For shapes that do not fit, or values outside of the matrix or rows.
+    """
     matrix = _Confusion.of(confusion, independent)
+    if row.shape != answered.shape:
+        raise InvalidValue(f"{len(row)} rows but {len(answered)} answers")
+    shares = [[Metric.undefined("there are no images")] * matrix.size for _ in range(rows)]
+    solved, drawn = np.zeros((rows, matrix.size)), np.zeros((draws, rows, matrix.size))
     if not len(answered):
-        return [Metric.undefined("there are no images")] * matrix.size
+        return CorrectedRows(shares, solved, drawn, "there are no images")
+    counts = matrix.histograms(row, answered, rows)
+    filled = np.flatnonzero(counts.sum(axis=1))
     if matrix.confused:
-        return [Metric.undefined(matrix.confused)] * matrix.size
-    counts = matrix.histograms(np.zeros_like(answered), answered)[:1]
+        for k in filled:
+            shares[k] = [Metric.undefined(matrix.confused)] * matrix.size
+        return CorrectedRows(shares, solved, drawn, matrix.confused)
+    observed = counts[filled] / counts[filled].sum(axis=1, keepdims=True)
+    solved[np.ix_(filled, matrix.known)] = _in_sum(matrix.rates[None], observed[None])[0]
+    found = _in_sum(*_resamples(matrix, counts[filled], draws, seed))
+    drawn[:, filled[:, None], matrix.known] = found
+    for position, k in enumerate(filled):
+        shares[k] = _shares_of_row(matrix, counts[k], np.clip(found[:, position], 0, 1))
+    return CorrectedRows(shares, solved, drawn)
+
+
+def _shares_of_row(matrix: _Confusion, counts: IntArray, drawn: FloatArray) -> list[Metric]:
+    """Answers [K] to some images and their shares in each draw [draws, R] to K shares."""
     n = int(counts.sum())
-    value = _in_bounds(matrix.rates, counts[0] / n)
-    drawn = np.clip(_in_sum(*_resamples(matrix, counts, draws, seed))[:, 0], 0, 1)
+    value = _in_bounds(matrix.rates, counts / n)
     shares = [Metric.undefined(f"the auditor was tested on no real image of value {k}") for k in range(matrix.size)]
     for position, k in enumerate(matrix.known):
         shares[k] = share_of_draws(float(value[position]), drawn[:, position], independent=n, how=HOW)
@@ -192,13 +257,13 @@ class _Confusion:
             return None
         return "the auditor's answers to real images of some values are the same, so they cannot be told apart"
 
-    def histograms(self, requested: IntArray, answered: IntArray) -> IntArray:
-        """Count the answers per requested value, int64 [K, K]."""
-        for name, values in (("requested", requested), ("answered", answered)):
-            if values.min() < 0 or values.max() >= self.size:
-                raise InvalidValue(f"{name} values span {values.min()}..{values.max()}, allowed are 0..{self.size - 1}")
-        table = np.zeros((self.size, self.size), dtype=np.int64)
-        np.add.at(table, (requested, answered), 1)
+    def histograms(self, row: IntArray, answered: IntArray, rows: int) -> IntArray:
+        """Count the answers per row, such as the value requested, int64 [rows, K]."""
+        for name, values, end in (("requested", row, rows), ("answered", answered, self.size)):
+            if values.min() < 0 or values.max() >= end:
+                raise InvalidValue(f"{name} values span {values.min()}..{values.max()}, allowed are 0..{end - 1}")
+        table = np.zeros((rows, self.size), dtype=np.int64)
+        np.add.at(table, (row, answered), 1)
         return table
 
     def spread(self, shares: FloatArray) -> FloatArray:
