@@ -10,6 +10,7 @@ from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import UsageError
 from benchmark.metrics.registry import METRICS_VERSION
 from benchmark.records.files import make_folder, write_text
+from benchmark.records.generations import PROCESS
 from benchmark.records.schema import SCHEMA_VERSION
 from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
 from benchmark.tasks.catalog import find_card
@@ -19,9 +20,10 @@ from leaderboard.generated import check_measurements, generated_rows
 from leaderboard.groups import Scored, group_runs
 from leaderboard.load import Problems, Run, find_records, load_runs
 from leaderboard.markdown import render_markdown
-from leaderboard.models import Absent, AbsentStatus, Board, GeneratedRow, RuleSection, Table, TaskSection
+from leaderboard.models import Absent, AbsentStatus, Board, GeneratedRow, RuleSection, Table, TaskSection, Trajectory
 from leaderboard.rows import build_table
 from leaderboard.stages import stage_rows
+from leaderboard.trajectories import is_process, trajectories, why_no_trajectory
 from leaderboard.verification import VERIFICATION_FILE, read_verifications
 
 BOARD_FILE = "LEADERBOARD.md"
@@ -77,6 +79,25 @@ def collect_board(records: Sequence[Path], *, verification: Path = VERIFICATION_
     )
 
 
+def collect_trajectories(
+    records: Sequence[Path] | None = None, *, verification: Path = VERIFICATION_FILE
+) -> tuple[dict[str, list[Trajectory]], list[Absent]]:
+    """Return the trajectories that a board would show, by task, and the runs of processes that have none.
+
+    Args:
+        records: As for :func:`build_board`.
+        verification: As for :func:`build_board`.
+
+    Raises:
+        GenBiasError: As :func:`build_board`.
+    """
+    problems = Problems()
+    runs = load_runs(find_records(_inputs(records)), read_verifications(verification).by_digest(), problems)
+    scored, absent = _score([run for run in runs if run.record.method.kind == PROCESS], problems)
+    problems.raise_any()
+    return {card.id: trajectories(members, card) for card, members in _by_task(scored)}, absent
+
+
 def _inputs(records: Sequence[Path] | None) -> list[Path]:
     if records is not None:
         return list(records)
@@ -111,6 +132,9 @@ def _score(runs: Sequence[Run], problems: Problems) -> tuple[list[Scored], list[
             if isinstance(split, Split):
                 check_claims(run)
                 check_measurements(run)
+                if reason := why_no_trajectory(run):
+                    others.append((run, "left out", reason))
+                    continue
                 scored.append(Scored(run, split, read_answers(run, split)))
             else:
                 others.append((run, "left out", split))
@@ -148,7 +172,7 @@ def _by_task(scored: Sequence[Scored]) -> list[tuple[DataCard, list[Scored]]]:
 def _task_section(card: DataCard, scored: Sequence[Scored]) -> TaskSection:
     task = card.task
     cells: dict[tuple[str, str], list[Scored]] = defaultdict(list)
-    for each in scored:
+    for each in (each for each in scored if not is_process(each)):
         cells[each.run.record.cell.level, recipe_of(each.run.record, card)].append(each)
     recipes = (DEFAULT_RECIPE, *task.recipes)
     order = [(level, recipe) for recipe in recipes for level in task.levels if (level, recipe) in cells]
@@ -172,6 +196,7 @@ def _task_section(card: DataCard, scored: Sequence[Scored]) -> TaskSection:
         rules=rules,
         stages=stage_rows(default, [] if shown is None else [row.id for row in shown.rows]),
         generated=_generated(rules, cells),
+        trajectories=trajectories([each for each in scored if is_process(each)], card),
     )
 
 

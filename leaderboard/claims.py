@@ -63,7 +63,7 @@ def check_claims(run: Run) -> None:
         "track": card.track_of(hparams).value,
         "oracle": card.oracle,
         "kind": card.kind,
-        "uses_generator": card.uses_generator,
+        "uses_generator": card.generator_for(hparams),
     }
     for name, value in expected.items():
         if getattr(record.method, name) != value:
@@ -71,8 +71,8 @@ def check_claims(run: Run) -> None:
     said = record.method.configuration
     if said != "tuned" and (said == "default") != (hparams == card.defaults(record.task.tier)):
         raise DamagedFile(f"{run.file}: configuration {said!r} does not fit its hyper-parameters")
-    if (record.cell.generator is not None) != card.uses_generator:
-        raise DamagedFile(f"{run.file}: {card.id} {'uses a' if card.uses_generator else 'uses no'} generator")
+    if (record.cell.generator is not None) != expected["uses_generator"]:
+        raise DamagedFile(f"{run.file}: {card.id} {'uses a' if expected['uses_generator'] else 'uses no'} generator")
     missing = {part.component for part in card.external_data} - {part.component for part in record.method.external_data}
     if missing:
         raise DamagedFile(f"{run.file} does not name the external data {sorted(missing)[0]!r} of {card.id}")

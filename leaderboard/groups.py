@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark.contract.tracks import Track
 from benchmark.records.canonical import sha256_of
+from benchmark.records.generations import PROCESS
 from benchmark.records.schema import CheckpointResult
 from leaderboard.answers import Answers, Split
 from leaderboard.claims import recipe_changes, recipe_of
@@ -109,9 +110,8 @@ def standard_recipe(scored: Scored) -> bool:
 
 
 def _standard_budget(scored: Scored) -> bool:
-    budget, record, card = scored.split.budget, scored.run.record, scored.split.task.card
-    return record.cell.budget == {
-        "synthetic": budget.synthetic,
-        "sampled": budget.sampled,
-        "steps": card.recipe(recipe_of(record, card)).steps,
-    }
+    record, card = scored.run.record, scored.split.task.card
+    budget = replace(scored.split.budget, steps=card.recipe(recipe_of(record, card)).steps)
+    if record.method.kind == PROCESS:
+        budget = budget.for_process(images=record.task.n_train, rounds=len(record.stages) - 1)
+    return record.cell.budget == {"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps}

@@ -23,12 +23,15 @@ from leaderboard.models import (
     StageSummary,
     Table,
     TaskSection,
+    Trajectory,
+    TrajectorySlope,
 )
 from leaderboard.ranks import significant
 from leaderboard.stages import INFORMATION as BITS
 from leaderboard.stages import NO_MIXTURE, NOT_PROBED
 from leaderboard.stages import PROBES as PROBED
 from leaderboard.text import safe
+from leaderboard.trajectories import NOTHING_GENERATED, PRIMARY, QUANTITIES, SHARE
 from leaderboard.wording import (
     DEMO_NOTE,
     EMPTY,
@@ -36,9 +39,11 @@ from leaderboard.wording import (
     HOW_TO_READ,
     HOW_TO_REPRODUCE,
     INFORMATION,
+    POINTS,
     PROBES,
     RULES,
     STAGES,
+    TRAJECTORIES,
 )
 
 NONE = "–"
@@ -58,6 +63,13 @@ _GENERATED_HEADERS = (
     "Fine-tuning / sampling / auxiliary s",
 )  # fmt: skip
 _OWN_INTERVAL = "†"
+_LEAST_P_VALUE = 0.001
+_QUANTITIES = {
+    SHARE: "conflicting images %",
+    "information_y_a": "I(Y;A) bits",
+    "label_fidelity_y": "y shown %",
+    "fid": "FID",
+}
 
 
 def render_markdown(board: Board) -> str:
@@ -80,6 +92,7 @@ def render_markdown(board: Board) -> str:
 
 def _head(board: Board) -> list[str]:
     methods = {row.method for task in board.tasks for rule in task.rules for table in rule.tables for row in table.rows}
+    methods |= {row.method for task in board.tasks for row in task.trajectories}
     counts = f"{_number(board.runs, 'run')} of {_number(len(methods), 'method')}"
     parts = [
         "# Leaderboard",
@@ -119,6 +132,8 @@ def _task(task: TaskSection) -> list[str]:
         parts += _stages(task)
     if task.generated:
         parts += _generated(task)
+    if task.trajectories:
+        parts += _trajectories(task)
     return parts
 
 
@@ -198,7 +213,7 @@ def _behind(row: Row) -> str:
     return f"{_points(behind.difference)} [{_points(behind.low)}, {_points(behind.high)}]{mark}"
 
 
-def _method(row: Row | StageRow | GeneratedRow) -> str:
+def _method(row: Row | StageRow | GeneratedRow | Trajectory) -> str:
     name = safe(row.method)
     if row.configuration == "default" and not row.changed:
         return name
@@ -210,7 +225,7 @@ def _method(row: Row | StageRow | GeneratedRow) -> str:
     return " ".join([name, f"({safe(': '.join([*words, changed] if changed else words), _LONGEST_SETTINGS)})"])
 
 
-def _generator(row: Row | StageRow | GeneratedRow) -> str:
+def _generator(row: Row | StageRow | GeneratedRow | Trajectory) -> str:
     return NONE if row.generator is None else safe(row.generator)
 
 
@@ -277,8 +292,7 @@ def _generated(task: TaskSection) -> list[str]:
 
 
 def _generated_line(row: GeneratedRow, notes: dict[str, str]) -> list[str]:
-    level = row.level if row.recipe == DEFAULT_RECIPE else f"{row.level}, recipe {safe(row.recipe)}"
-    cells = [level, _method(row), _generator(row), row.verification, str(row.seeds)]
+    cells = [_level(row), _method(row), _generator(row), row.verification, str(row.seeds)]
     cells += [_tuning(row), _filter(row, notes), f"{_span(row.kept)} of {_span(row.sampled)}"]
     cells += [_fidelity(row, name, notes) for name in ("y", "a")]
     cells.append(_measurement(row.measures["memorised_share"], _points, notes))
@@ -287,6 +301,10 @@ def _generated_line(row: GeneratedRow, notes: dict[str, str]) -> list[str]:
     cells.append(_null(alone, notes) if alone.value is None else _with_interval(alone, _points))
     times = (row.tuning_seconds, row.sampling_seconds, row.auxiliary_seconds)
     return [*cells, " / ".join(f"{seconds:,.0f}" for seconds in times)]
+
+
+def _level(row: GeneratedRow | Trajectory) -> str:
+    return row.level if row.recipe == DEFAULT_RECIPE else f"{row.level}, recipe {safe(row.recipe)}"
 
 
 def _tuning(row: GeneratedRow) -> str:
@@ -325,6 +343,78 @@ def _measured(what: str, task: TaskSection, names: Sequence[str]) -> str:
     texts = sorted({text.rpartition(", on ")[2] for text in recorded})
     more = [f"and {len(texts) - _MOST_TEXTS} more"] * (len(texts) > _MOST_TEXTS)
     return f"{what}: {'; '.join([*map(safe, texts[:_MOST_TEXTS]), *more])}." if texts else ""
+
+
+def _trajectories(task: TaskSection) -> list[str]:
+    headers = ["Bias level", "Method", "Generator", "Verification", "Seeds", "Generations"]
+    for name in PRIMARY:
+        title = _quantity(name).removesuffix(" %")
+        headers += [f"{title}: points per generation", f"{title}: verdict (p)"]
+    notes: dict[str, str] = {}
+    lines = []
+    for row in task.trajectories:
+        cells = [
+            _level(row),
+            _method(row),
+            _generator(row),
+            row.verification,
+            str(len(row.seeds)),
+            str(row.generations),
+        ]
+        for name in PRIMARY:
+            cells += _slope(row.slopes[name], notes)
+        letters = [_letter(note, notes) for note in (*row.stale, *row.remarks)]
+        lines.append([*cells, ", ".join(sorted(letters)) or NONE])
+    return [
+        f"#### {safe(task.task)}, bias over generations",
+        TRAJECTORIES,
+        _grid([*headers, "Notes"], lines),
+        *_notes(notes),
+        *_generations(task.trajectories),
+    ]
+
+
+def _quantity(name: str) -> str:
+    return _QUANTITIES.get(name) or _header(name)
+
+
+def _slope(slope: TrajectorySlope, notes: dict[str, str]) -> list[str]:
+    """Return the slope with its interval, and its verdict with what there is to say about it."""
+    letters = [_letter(note, notes) for note in (slope.reason, *slope.left_out) if note]
+    said = letters if slope.adjusted_p_value is None else [_p_value(slope.adjusted_p_value), *letters]
+    verdict = f"{slope.verdict} ({', '.join(said)})" if said else slope.verdict
+    found = Estimate(value=slope.value, low=slope.low, high=slope.high)
+    return [NONE if slope.value is None else _with_interval(found, _slope_points), verdict]
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.2g}" if value >= _LEAST_P_VALUE else f"<{_LEAST_P_VALUE}"
+
+
+def _slope_points(value: float) -> str:
+    return _index(100 * value)
+
+
+def _generations(rows: Sequence[Trajectory]) -> list[str]:
+    """Return the points of all arms: a line for each quantity that an arm has, a column for each generation."""
+    most = max(row.generations for row in rows)
+    notes: dict[str, str] = {}
+    lines = []
+    for row in rows:
+        for name in QUANTITIES:
+            points = [_of_generation(name, point.values[name], notes) for point in row.points]
+            if set(points) != {NONE}:
+                points += [NONE] * (most + 1 - len(points))
+                lines.append([_level(row), _method(row), row.verification, _quantity(name), *points])
+    headers = ["Bias level", "Method", "Verification", "Quantity", *map(str, range(most + 1))]
+    return [POINTS, _grid(headers, lines), *_notes(notes)]
+
+
+def _of_generation(name: str, found: Estimate, notes: dict[str, str]) -> str:
+    if found.value is None:
+        return _null(found, notes, NOTHING_GENERATED)
+    show = _figures if name == "fid" else _index if name == "information_y_a" else _points
+    return _with_interval(found, show)
 
 
 def _absent(absent: Sequence[Absent]) -> list[str]:

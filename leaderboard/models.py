@@ -189,6 +189,54 @@ class GeneratedRow(_Part):
     auxiliary_seconds: float = Field(description="classifiers that only cluster or filter images; mean per run")
 
 
+class TrajectoryPoint(_Part):
+    """One generation of an arm over its seeds."""
+
+    generation: int = Field(ge=0, description="0 is the classifier trained on the real data")
+    values: dict[str, Estimate] = Field(
+        description="conflicting_share: the auditor's, corrected, of the images that joined in this generation, or "
+        "exact of real ones; acc_conflicting and acc_group_mean, recomputed; information_y_a in bits; "
+        "label_fidelity_y and fid of the generated images, as recorded"
+    )
+
+
+class TrajectorySlope(_Part):
+    """Change per generation of a primary quantity: of the least-squares lines of the seeds, averaged."""
+
+    value: float | None
+    low: float | None = Field(description="lower end of the 95 % interval: training, and test sampling of accuracies")
+    high: float | None
+    test_variance: float | None = Field(description="part of the squared standard error from test sampling")
+    training_variance: float | None = Field(description="part from seeds and draws")
+    p_value: float | None = Field(description="two-sided, of no change")
+    adjusted_p_value: float | None = Field(description="by Holm over arms and levels; null where it was not judged")
+    verdict: Literal["amplified", "reduced", "not distinguishable", "too few"]
+    reason: str | None = Field(description="why it was not judged, or why nothing can be told apart")
+    seeds: list[int]
+    left_out: list[str] = Field(description="seeds without a value in some generation, and why")
+
+
+class Trajectory(_Part):
+    """One arm of a process on one task and level over its generations and seeds; never ranked."""
+
+    id: str = Field(description="start of the SHA-256 of what makes runs seeds of one arm")
+    level: str
+    recipe: str
+    method: str = Field(description="name@version")
+    configuration: Literal["default", "changed", "tuned"]
+    changed: dict[str, Any] = Field(description="hyper-parameters that are not the default, and recipe changes")
+    hparams: dict[str, Any]
+    generator: str | None = Field(description="text-to-image generator; null for generators of the arm's own, or none")
+    verification: Level
+    seeds: list[int]
+    runs: list[str] = Field(description="run ids")
+    generations: int = Field(description="generations after the real data's")
+    points: list[TrajectoryPoint]
+    slopes: dict[str, TrajectorySlope] = Field(description="conflicting_share and acc_conflicting")
+    stale: list[str]
+    remarks: list[str]
+
+
 class TaskSection(_Part):
     """One task on the board."""
 
@@ -201,6 +249,7 @@ class TaskSection(_Part):
     rules: list[RuleSection]
     stages: list[StageRow] = Field(description="at the default level, checkpoint `last`")
     generated: list[GeneratedRow] = Field(description="rows with generated images, in the order of the tables")
+    trajectories: list[Trajectory] = Field(description="processes, which stand in no other table")
 
 
 class Absent(_Part):

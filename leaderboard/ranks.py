@@ -45,8 +45,6 @@ def _not_ranked(group: Group, metric: str) -> list[str]:
         reasons.append(f"not ranked: {group.first.run.level}")
     if record.method.oracle:
         reasons.append("not ranked: oracle, it uses what no method has")
-    if record.method.kind == "process":
-        reasons.append("not ranked: a process, not a mitigation")
     draws = {scored.run.record.cell.draw for scored in group.runs}
     if len(group.runs) < LEAST_SEEDS:
         reasons.append(f"not ranked: fewer than {LEAST_SEEDS} seeds")

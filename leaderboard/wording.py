@@ -33,8 +33,8 @@ HOW_TO_READ = f"""\
 - **Numbers** are means over seeds with the 95 % t interval over seeds and draws (training); ends are not cut at
   0 or 100. Test-sampling intervals are another part of the uncertainty: each record holds them, and ranks take
   both into account. Percent and points have one decimal. `recovered_gap` is absent where there is
-  no `real-oracle` row. All are computed from the stored predictions, but for what the tables of stages and of
-  generated images say to be as recorded.
+  no `real-oracle` row. All are computed from the stored predictions, but for what the tables of stages, of
+  generated images and of generations say to be as recorded.
 - **Generated images.** "y shown", "a shown": share of the kept images that show the label and the attribute
   asked for, as auditors see it, corrected with their confusion matrices (raw: uncorrected). "Memorised": share
   of images closer to a training image than all but 1 % of the training images are to each other; unseen real
@@ -66,6 +66,21 @@ PROBES = (
 GENERATED = (
     "Selection rule `last`, numbers per run. As recorded by the runs, not recomputed; only the accuracy of a "
     "classifier trained on generated images alone follows from predictions."
+)
+
+TRAJECTORIES = (
+    "How to read it: a slope is the change in points per generation, from generation 0 (real data) on, with its 95 % "
+    "interval over seeds and, of accuracies, test sampling; where the share of conflicting images or `acc_conflicting` "
+    "falls, bias is **amplified**, where it rises, **reduced**, by Holm over this task's arms and levels; compare each "
+    "arm with the null arms, a bootstrap of the data (`generator=identity`) and training again on real data "
+    "(`generator=real`). Caveat: the share is that of the images that each generation added, and an auditor's from "
+    "generation 1 on, corrected, as recorded and not recomputed; an error of the auditor's confusion matrix is common "
+    "to all seeds and in no interval here: it scales the slope of a generator's share, and can set all later "
+    "generations off against the exact generation 0."
+)
+POINTS = (
+    "By generation, means over seeds. I(Y;A), the share of images that show their label (y shown) and FID are those of "
+    "the images that the generation added, as recorded, and descriptive only; of real images I(Y;A) is exact."
 )
 
 EMPTY = """\

@@ -1,7 +1,9 @@
-"""Pictures that a person can judge: a contact sheet of generated beside real images, and accuracy by group."""
+"""Pictures that a person can judge: generated beside real images, accuracy by group, a process over generations."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,25 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from benchmark.errors import InvalidValue
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.job import FitJob, FitReport, Part
 from benchmark.evaluation.used import used_images
-from benchmark.records.schema import CheckpointResult, StageResult
+from benchmark.records.generations import PROCESS, Generation, generations_of
+from benchmark.records.schema import CheckpointResult, MetricValue, PoolUse, StageResult
 from benchmark.records.store import Store
 from benchmark.tasks.card import DataCard
 from benchmark.tasks.lazy import Images
+from benchmark.tasks.manifest import TRAIN
 
-CONTACT_SHEET, GROUP_CHART = "contact_sheet.png", "groups.png"
+CONTACT_SHEET, GROUP_CHART, TRAJECTORY = "contact_sheet.png", "groups.png", "trajectory.png"
 _MANY_GROUPS = 20
 _TILE_FEW, _TILE_MANY = 64, 44
 _MARGIN, _HEAD, _GROUND, _INK = 72, 34, (24, 24, 24), (235, 235, 235)
 _METADATA = {"Software": None}
+_BLUE, _ORANGE, _GREY = "#4c72b0", "#dd8452", "#666666"
+
+logger = logging.getLogger(__name__)
 
 
 def draw_pictures(
@@ -33,7 +41,7 @@ def draw_pictures(
     title = f"{cell.request.method} on {cell.card.id}, level {cell.manifest.level}, seed {cell.request.seed}"
     chart(stage.checkpoints[0], cell, title, folder / GROUP_CHART)
     artifacts = {"groups": GROUP_CHART}
-    if report.pools and job.generator is not None:
+    if report.pools:
         groups = cell.budget.groups
         per_group = 1 if len(groups) > _MANY_GROUPS else 8
         images = used_images(Store(job.store), report.pools[0])
@@ -156,7 +164,73 @@ def _bars(
     for k, (y, a) in enumerate(groups):
         low, high = checkpoint.groups.low[y][a], checkpoint.groups.high[y][a]
         error = None if low is None or high is None else [[accuracy[y, a] - low], [high - accuracy[y, a]]]
-        axes.barh(k, accuracy[y, a], xerr=error, color="#4c72b0" if aligned[y] == a else "#dd8452", capsize=3)
+        axes.barh(k, accuracy[y, a], xerr=error, color=_BLUE if aligned[y] == a else _ORANGE, capsize=3)
     axes.set_yticks(range(len(groups)), [f"{block.label.values[y]} / {block.attribute.values[a]}" for y, a in groups])
     axes.set_xlim(0, 1)
     axes.set_xlabel("accuracy with simultaneous 95 % interval (blue: bias-aligned, orange: conflicting)")
+
+
+def draw_trajectory(
+    cell: ResolvedCell, stages: Sequence[StageResult], pools: Sequence[PoolUse], folder: Path
+) -> dict[str, str]:
+    """Draw a process over its generations into ``folder`` and return the file by kind; nothing for other methods."""
+    if cell.method.card.kind != PROCESS:
+        return {}
+    title = f"{cell.request.method} on {cell.card.id}, level {cell.manifest.level}, seed {cell.request.seed}"
+    try:
+        generations = generations_of(stages, pools, cell.manifest.counts(TRAIN).tolist())
+    except InvalidValue as error:
+        # A plug-in's process may have stages of another kind; its run is sound all the same.
+        logger.warning("no trajectory is drawn: %s", error)
+        return {}
+    trajectory(generations, list(cell.card.law.aligned), title, folder / TRAJECTORY)
+    return {"trajectory": TRAJECTORY}
+
+
+def trajectory(generations: Sequence[Generation], aligned: Sequence[int], title: str, path: Path) -> None:
+    """Draw accuracies, and the share of conflicting images among those added, by generation, with 95 % intervals.
+
+    Args:
+        generations: Of one run.
+        aligned: Aligned attribute of each class.
+        title: Head of the picture.
+        path: The PNG file.
+    """
+    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for name, colour in (("acc_conflicting", _ORANGE), ("acc_group_mean", _BLUE)):
+        found = [None if each.checkpoint is None else each.checkpoint.metrics.get(name) for each in generations]
+        _line(left, found, name, colour)
+    shares = [each.conflicting_share(aligned) for each in generations]
+    audits = [None if each.pool is None else each.pool.groups for each in generations]
+    _line(right, shares, "auditor's, corrected" if any(audits) else "real images, exact", _ORANGE)
+    if any(audits):
+        raw = [None if audit is None else audit.conflicting_raw.value for audit in audits]
+        right.plot(range(len(raw)), _percents(raw), ":", marker=".", color=_GREY, label="auditor's, raw")
+    if (real := shares[0].value) is not None:
+        right.axhline(100 * real, linestyle="--", linewidth=1, color=_GREY, label="real training data")
+    titles = ("accuracy on the test split, %", "conflicting images among those added, %")
+    for axes, head in zip((left, right), titles, strict=True):
+        axes.set_title(head, fontsize=9, loc="left")
+        axes.set_xticks(range(len(generations)))
+        axes.set_xlabel("generation (0: real data)")
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, metadata=_METADATA)
+
+
+def _line(axes: Any, found: Sequence[MetricValue | None], label: str, colour: str) -> None:
+    """Draw a metric by generation, with its intervals where it has any."""
+    value, low, high = (
+        _percents([None if each is None else getattr(each, end) for each in found]) for end in ("value", "low", "high")
+    )
+    axes.errorbar(
+        range(len(value)), value, yerr=np.maximum(np.nan_to_num([value - low, high - value]), 0), label=label,
+        color=colour, marker="o", markersize=4, capsize=3,
+    )  # fmt: skip
+
+
+def _percents(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else 100 * value for value in values])

@@ -43,7 +43,7 @@ def cli(tmp_path: Path) -> Cli:
         ["evaluate", "--method", "erm", "--task", "utkface", "--recipe", "nope"],
         ["evaluate", "--method", "erm", "--bias-level", "2"], ["evaluate", "--method", "ffr", "--set", "x=1"],
         ["evaluate", "--method", "lora", "--set", "filter=clip"], ["evaluate", "--method", "erm", "--clip", "a/b"],
-        ["describe", "clustered-dreambooth"],
+        ["describe", "clustered-dreambooth"], ["leaderboard", "trajectories", "--help"],
     ],
 )  # fmt: skip
 def test_light_verbs_and_the_checking_of_arguments_import_nothing_heavy(arguments: list[str]) -> None:

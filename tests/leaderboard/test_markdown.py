@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from benchmark.records.schema import SCHEMA_VERSION
 from benchmark.tasks.catalog import find_card
 from leaderboard.build import collect_board
 from leaderboard.markdown import render_markdown
@@ -33,7 +34,7 @@ def cells(grid, row):
 
 def test_an_empty_board_says_how_to_fill_it(maker):
     text = render_markdown(maker.board())
-    assert "**Board release 1** · 0 runs of 0 methods · record schema 1.2 · metrics version 1" in text
+    assert f"**Board release 1** · 0 runs of 0 methods · record schema {SCHEMA_VERSION} · metrics version 1" in text
     assert "No overall score is shown until 4 data sets outside the demo tier" in text
     assert "(0 so far)" in text
     assert "Make one with `genbias-bench evaluate --method erm`." in text
