@@ -39,7 +39,8 @@ def short_cell() -> Callable[..., ResolvedCell]:
         synthetic: int | None = None,
     ) -> ResolvedCell:
         cell = resolve_cell(Request(method, level=level, seed=seed, overrides=overrides or {}))
-        budget = dataclasses.replace(cell.budget, steps=steps)
+        # A process trains a classifier in every round.
+        budget = dataclasses.replace(cell.budget, steps=steps * (cell.budget.steps // cell.recipe.steps))
         if synthetic is not None:
             budget = dataclasses.replace(budget, synthetic=synthetic)
         task = _short_task(steps)

@@ -104,7 +104,7 @@ def _method(name: str, json: bool) -> None:
         "source": card.source,
         "track": f"{card.track_of(defaults).value} (default hyper-parameters)",
         "stages": ", ".join(card.stages_of(defaults)),
-        "uses generator": card.uses_generator,
+        "uses generator": card.generator_for(defaults),
         "origin": f"{origin.kind}, {origin.package} {origin.version}",
     }
     if json:

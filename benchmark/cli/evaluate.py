@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmark.cli.generated import percent_with_interval, show_generated
 from benchmark.cli.output import Debug, Json, interval, percent, print_json, print_table, print_text, say
 from benchmark.errors import InvalidValue
 
 if TYPE_CHECKING:
     from benchmark.evaluation.run import Evaluation
-    from benchmark.records.schema import CheckpointResult, MetricValue, PoolUse, Record
+    from benchmark.records.schema import CheckpointResult, Record
 
 _MANY_GROUPS = 20
 
@@ -161,12 +162,7 @@ def _show(done: Evaluation, results: Path) -> None:
     print_text()
     _show_stages(record)
     print_text()
-    if record.pools:
-        _show_generated(record)
-        print_text()
-    if any(stage.probes for stage in record.stages):
-        _show_probes(record)
-        print_text()
+    show_generated(record)
     folder = _relative(done.folder)
     print_text(f"record\t{folder / 'record.json'}")
     for kind, file in sorted(record.artifacts.items()):
@@ -222,56 +218,6 @@ def _show_stages(record: Record) -> None:
     rows = []
     for stage in record.stages:
         for checkpoint in stage.checkpoints:
-            cells = [_percent_with_interval(checkpoint.metrics[name]) for name in shown]
+            cells = [percent_with_interval(checkpoint.metrics[name]) for name in shown]
             rows.append((stage.name, checkpoint.rule, checkpoint.track, checkpoint.step, *cells))
     print_table(("stage", "rule", "track", "step", *(f"{name} %" for name in shown)), rows, "Stages")
-
-
-def _show_generated(record: Record) -> None:
-    rows = []
-    for pool in record.pools:
-        fidelity = [_percent_with_interval(pool.label_fidelity.get(name)) for name in ("y", "a")]
-        distances = [_figures(pool.quality.get(name)) for name in ("fid", "kid")]
-        memorised = _percent_with_interval(pool.quality.get("memorised_share"))
-        kept = f"{pool.kept} of {pool.sampled}"
-        filtered = "none" if pool.filter is None else pool.filter.kind
-        rows.append((pool.pool_id[:12], *_tuning(pool), filtered, kept, *fidelity, memorised, *distances))
-    columns = (
-        "pool", "fine-tuning", "adapters", "filter", "kept", "y shown %", "a shown %", "memorised %", "FID", "KID",
-    )  # fmt: skip
-    print_table(columns, rows, "Generated images")
-    _say_why_not([found for pool in record.pools for found in (*pool.label_fidelity.values(), *pool.quality.values())])
-
-
-def _show_probes(record: Record) -> None:
-    rows = []
-    for stage in record.stages:
-        cells = []
-        for name in ("a", "g", "ag"):
-            chance = stage.probes.get(f"{name}_chance")
-            cells += [_percent_with_interval(stage.probes.get(name)), percent(None if chance is None else chance.value)]
-        rows.append((stage.name, *cells))
-    columns = ("stage", "attribute %", "chance %", "real or generated %", "chance %", "both %", "chance %")
-    print_table(columns, rows, "Probes: balanced accuracy on frozen features")
-    _say_why_not([found for stage in record.stages for found in stage.probes.values()])
-
-
-def _tuning(pool: PoolUse) -> tuple[str, int]:
-    if pool.tuning is None:
-        return "as it is", 0
-    return pool.tuning.kind, len({use.sha256 for uses in pool.tuning.adapters.values() for use in uses})
-
-
-def _percent_with_interval(metric: MetricValue | None) -> str:
-    if metric is None:
-        return percent(None)
-    return f"{percent(metric.value)} {interval(metric.low, metric.high)}".strip()
-
-
-def _figures(metric: MetricValue | None) -> str:
-    return "-" if metric is None or metric.value is None else f"{metric.value:.4g}"
-
-
-def _say_why_not(metrics: list[MetricValue]) -> None:
-    for reason in sorted({metric.reason for metric in metrics if metric.value is None and metric.reason}):
-        say(f"not measured: {reason}")

@@ -56,7 +56,8 @@ def methods(json: Json = False, debug: Debug = False) -> None:
         if listed.in_tree:
             try:
                 card = load_method(name).card
-                row |= {"version": card.version, "summary": card.summary, "uses_generator": card.uses_generator}
+                uses = card.generator_for(card.defaults(""))
+                row |= {"version": card.version, "summary": card.summary, "uses_generator": uses}
             except GenBiasError as error:
                 broken.append(str(error))
                 continue

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from benchmark.cli import data, describe, env, evaluate, leaderboard, listing, score
+from benchmark.cli import audit, data, describe, env, evaluate, leaderboard, listing, score
 from benchmark.errors import GenBiasError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -34,6 +34,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(listing.app, name="list")
 app.command("describe")(describe.describe)
 app.add_typer(data.app, name="data")
+app.command("audit")(audit.audit)
 app.command("score")(score.score)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command("env")(env.env)

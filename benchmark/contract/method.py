@@ -64,7 +64,8 @@ class MethodCard:
         track: The group labels it uses, or a function of its hyper-parameters that says so.
         stages: Names of the stages that ``fit`` yields, in order; or a function of the hyper-parameters.
         hparams: The model of its hyper-parameters.
-        uses_generator: Whether it asks for generated images.
+        uses_generator: Whether it asks for images of a text-to-image generator, or a function of its hyper-parameters
+            that says so.
         citation: BibTeX, or empty.
         external_data: Pre-trained components it brings itself.
         kind: A method that means to repair bias, a control, or a process that is only observed and never ranked.
@@ -82,7 +83,7 @@ class MethodCard:
     track: Track | Callable[[Any], Track]
     stages: tuple[str, ...] | Callable[[Any], tuple[str, ...]]
     hparams: type[Hparams] = Hparams
-    uses_generator: bool = False
+    uses_generator: bool | Callable[[Any], bool] = False
     citation: str = ""
     external_data: tuple[External, ...] = ()
     kind: Literal["mitigation", "control", "process"] = "mitigation"
@@ -109,6 +110,10 @@ class MethodCard:
     def defaults(self, tier: str) -> Hparams:
         """Return the hyper-parameters of a run that sets none, on a task of this tier."""
         return self.hparams.model_validate(dict(self.tier_defaults.get(tier, {})))
+
+    def generator_for(self, hparams: Hparams) -> bool:
+        """Say whether one configuration asks for images of a text-to-image generator."""
+        return self.uses_generator(hparams) if callable(self.uses_generator) else self.uses_generator
 
     def track_of(self, hparams: Hparams) -> Track:
         """Resolve the track for one configuration."""
@@ -184,6 +189,7 @@ class Tools(Protocol):
         tuning: FineTuning | None = None,
         keep: Filter = "none",
         generation: int = 0,
+        labels: Trained | None = None,
     ) -> ImageSet:
         """Return generated images by plan, from the shared pool.
 
@@ -196,6 +202,7 @@ class Tools(Protocol):
             keep: Sample twice as many and keep those of each group that a filter scores best; a filter that errs on
                 too many validation images is refused, with a note.
             generation: In a self-consuming loop: which generation's training set the images are for.
+            labels: A classifier whose answers become the images' labels, in place of those asked for.
 
         Raises:
             BudgetExceeded: When the plan asks for more than B.
@@ -204,7 +211,14 @@ class Tools(Protocol):
         """
 
     def generate(
-        self, images: ImageSet, *, plan: Plan, model: OwnGenerator, keep: Filter = "none", generation: int = 0
+        self,
+        images: ImageSet,
+        *,
+        plan: Plan,
+        model: OwnGenerator,
+        keep: Filter = "none",
+        generation: int = 0,
+        labels: Trained | None = None,
     ) -> ImageSet:
         """Train a generator on ``images`` and return what it makes.
 
@@ -215,6 +229,7 @@ class Tools(Protocol):
                 :class:`Bootstrap` draws images with replacement.
             keep: As in :meth:`synthesize`.
             generation: As in :meth:`synthesize`.
+            labels: As in :meth:`synthesize`.
 
         Raises:
             BudgetExceeded: When the plan asks for more than B.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from benchmark.audits.auditors import Auditor, Auditors, load_auditors
 from benchmark.audits.correction import corrected_fidelity, raw_fidelity
+from benchmark.audits.groups import EXTRACTOR, group_record, groups_seen
 from benchmark.audits.memorised import memorised_share
+from benchmark.audits.moved import moved_metrics
 from benchmark.audits.probes import probe_metrics
 from benchmark.audits.quality import frechet_and_kernel
 from benchmark.contract.images import NO_ATTRIBUTE
@@ -29,16 +32,14 @@ from benchmark.generators.pools import PoolImages
 from benchmark.metrics.data import Metric
 from benchmark.progress import Progress
 from benchmark.records.canonical import derive_seed
-from benchmark.records.schema import AuditorInfo, MetricValue, PoolUse
+from benchmark.records.schema import AuditorInfo, GroupAudit, MetricValue, PoolUse
 from benchmark.records.store import Store
 from benchmark.tasks.lazy import Images, LazyImages
-from benchmark.tasks.manifest import AUDIT, Rows
+from benchmark.tasks.manifest import AUDIT, TRAIN, Rows
 from benchmark.training.features import penultimate
 
-_MOST_REAL = 5000
+MOST_REAL = 5000
 """Real images of the audit split that quality and probes look at."""
-
-_EXTRACTOR = "penultimate features of the auditor of y"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Findings:
 
     pools: list[PoolUse]
     probes: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
-    auditors: dict[str, AuditorInfo] = field(default_factory=dict)
+    auditors: dict[Literal["y", "a"], AuditorInfo] = field(default_factory=dict)
 
 
 class Audit:
@@ -72,7 +73,7 @@ class Audit:
         self._device = torch.device(job.device)
         rows = cell.manifest.splits[AUDIT]
         # In hash order, so the first ones are a random part.
-        rows = rows.take(range(min(len(rows), _MOST_REAL)))
+        rows = rows.take(range(min(len(rows), MOST_REAL)))
         self._rows: Rows = rows
         self._real: LazyImages = cell.task.images(rows, cell.image_size)
 
@@ -86,7 +87,7 @@ class Audit:
         if not report.pools:
             return Findings(report.pools)
         used = [used_images(self._store, use) for use in report.pools]
-        auditors, why_not = self._auditors()
+        auditors, why_not = auditors_of(self._cell, self._job, self._progress)
         handle = self._progress.start("auditing generated images", len(used) + len(report.stages))
         pools, probes = [], {}
         try:
@@ -98,20 +99,7 @@ class Audit:
                 self._progress.advance(handle, 1)
         finally:
             self._progress.finish(handle)
-        return Findings(pools, probes, {} if auditors is None else _info(auditors))
-
-    def _auditors(self) -> tuple[Auditors | None, str]:
-        try:
-            auditors = load_auditors(
-                self._cell.task, store=self._store, recipe=self._job.training, image_size=self._cell.image_size,
-                device=self._device, precision=self._job.precision, progress=self._progress,
-            )  # fmt: skip
-        except NotAvailable as reason:
-            return None, str(reason)
-        except TrainingDiverged as reason:
-            # The method has done its work, so its run counts.
-            return None, f"the training of an auditor diverged: {reason}"
-        return auditors, ""
+        return Findings(pools, probes, {} if auditors is None else auditors_info(auditors))
 
     def _pool(self, use: PoolUse, images: PoolImages, auditors: Auditors | None, why_not: str) -> PoolUse:
         seed = derive_seed(pool=use.rows_sha256, purpose="audit")
@@ -123,13 +111,37 @@ class Audit:
             fidelity = dict.fromkeys(("y", "y_raw", "a", "a_raw"), null)
             quality |= dict.fromkeys(("fid", "kid"), null)
             return use.model_copy(update={"label_fidelity": fidelity, "quality": quality})
-        fidelity = _fidelity("y", auditors.y, images.images, images.y, seed)
+        # Images count under the label that they carry.
+        y = images.y if use.labels is None else np.array(use.labels.y, dtype=np.int64)
+        fidelity = _fidelity("y", auditors.y, images.images, y, seed)
         fidelity |= _fidelity("a", auditors.a, images.images, images.a, seed)
-        found = frechet_and_kernel(
-            auditors.y.features(self._real), auditors.y.features(images.images), seed=seed, extractor=_EXTRACTOR
-        )
+        real, features = auditors.y.features(self._real), auditors.y.features(images.images)
+        found = frechet_and_kernel(real, features, seed=seed, extractor=EXTRACTOR)
         quality |= {name: metric_value(metric) for name, metric in found.items()}
-        return use.model_copy(update={"label_fidelity": fidelity, "quality": quality})
+        update: dict[str, Any] = {"label_fidelity": fidelity, "quality": quality}
+        if use.own is not None or use.recipe["generation"]:
+            update["groups"] = self._groups(images, y, auditors, real, features, seed)
+        if use.own is not None and use.own.kind == "invertible":
+            moved = moved_metrics(images.images, y, images.a, auditors, seed=seed)
+            update["transfer"] = {name: metric_value(metric) for name, metric in moved.items()}
+        return use.model_copy(update=update)
+
+    def _groups(
+        self,
+        images: PoolImages,
+        y: NDArray[np.int64],
+        auditors: Auditors,
+        real: NDArray[np.float32],
+        features: NDArray[np.float32],
+        seed: int,
+    ) -> GroupAudit:
+        card, rows = self._cell.card, self._rows
+        shape = self._job.names.shape
+        shares, shown = groups_seen(
+            images.images, y, images.a, auditors, aligned=card.law.aligned, shape=shape, seed=seed,
+            expected=self._cell.manifest.counts(TRAIN) > 0,
+        )  # fmt: skip
+        return group_record(shares, y * shape[1] + shown, features, rows.y * shape[1] + rows.a, real, shape)
 
     def _probes(self, stage: SavedStage, weights: Path, used: list[PoolImages]) -> dict[str, MetricValue]:
         """Probe the features of a stage as it ended: real images of the audit split beside the generated ones."""
@@ -164,7 +176,29 @@ def _fidelity(
     return {name: metric_value(corrected), f"{name}_raw": metric_value(raw_fidelity(requested, answered))}
 
 
-def _info(auditors: Auditors) -> dict[str, AuditorInfo]:
+def auditors_of(cell: ResolvedCell, job: FitJob, progress: Progress) -> tuple[Auditors | None, str]:
+    """Return the auditors of a cell's task, training them when they are missing; or None and why there are none.
+
+    Args:
+        cell: Whose task.
+        job: Its fitting job.
+        progress: Where to say how far it is.
+    """
+    try:
+        auditors = load_auditors(
+            cell.task, store=Store(job.store), recipe=job.training, image_size=cell.image_size,
+            device=torch.device(job.device), precision=job.precision, progress=progress,
+        )  # fmt: skip
+    except NotAvailable as reason:
+        return None, str(reason)
+    except TrainingDiverged as reason:
+        # What there is to measure was made, so it counts.
+        return None, f"the training of an auditor diverged: {reason}"
+    return auditors, ""
+
+
+def auditors_info(auditors: Auditors) -> dict[Literal["y", "a"], AuditorInfo]:
+    """Return what a record says of the auditors."""
     return {
         each.of: AuditorInfo(
             id=each.id, trained_on=each.trained_on, tested_on=each.tested_on, confusion=each.confusion.tolist()

@@ -27,12 +27,16 @@ from benchmark.records.store import Store
 from benchmark.tasks.lazy import Images
 from benchmark.training.backbones import fresh_state, load_backbone, state_digest
 from benchmark.training.features import Normaliser, logits_of, penultimate
-from benchmark.training.loop import train_classifier
+from benchmark.training.loop import predict, train_classifier
 from benchmark.training.pixels import Pixels
 from benchmark.training.remember import remembered, training_key
 
 if TYPE_CHECKING:
     from benchmark.generators.clip import Clip
+
+
+FILTER_FLOOR = 0.25
+"""Mean recall on the run's own validation split, from chance (0) to 1, below which the own filter is refused."""
 
 
 class Auxiliary:
@@ -95,16 +99,54 @@ class Auxiliary:
         if kind == "clip":
             groups = zip(y.tolist(), a.tolist(), strict=True)
             return self.clip.scores(images, [prompts[c, None if v == NO_ATTRIBUTE else v] for c, v in groups])
-        labelled = self._job.track.covers(Track.TRAIN)
-        train, validation = self._data.train, self._data.validation
-        loss: Loss = "resampling" if labelled else "erm"
-        model = self._classifier("filter of y", train, validation, loss, self._job.spec)
-        scores = self._probability(model, images, y)
-        if labelled and bool((a != NO_ATTRIBUTE).all()):
-            spec = {**self._job.spec, "n_classes": len(self._job.attributes)}
-            model = self._classifier("filter of a", _by_attribute(train), _by_attribute(validation), loss, spec)
-            scores = scores * self._probability(model, images, a)
+        scores = self._probability(self._filter_of_y(), images, y)
+        if self._reads(a):
+            scores = scores * self._probability(self._filter_of_a(), images, a)
         return scores
+
+    def refusal(self, a: NDArray[np.int64]) -> str:
+        """Say why the own filter is too bad to be used on images; empty where it is good enough.
+
+        Args:
+            a: Attributes asked for, -1 where the prompt named none.
+        """
+        sides = [("y", self._filter_of_y(), self._data.validation)]
+        if self._reads(a):
+            sides.append(("a", self._filter_of_a(), _by_attribute(self._data.validation)))
+        job = self._job
+        for name, model, known in sides:
+            if not len(known):
+                continue
+            answers, _ = predict(
+                model, known.images, mean=job.mean, std=job.std, device=self._device, precision=job.precision
+            )
+            right = answers == known.y
+            recall = float(np.mean([right[known.y == value].mean() for value in np.unique(known.y)]))
+            floor = (1 - FILTER_FLOOR) / len(np.unique(known.y)) + FILTER_FLOOR
+            if recall < floor:
+                return (
+                    f"the filter of {name} recalls {recall:.0%} of the validation images, averaged over values, and "
+                    f"must recall {floor:.0%}"
+                )
+        return ""
+
+    def _reads(self, a: NDArray[np.int64]) -> bool:
+        """Say whether the own filter also looks at attributes."""
+        return self._job.track.covers(Track.TRAIN) and bool((a != NO_ATTRIBUTE).all())
+
+    def _filter_of_y(self) -> torch.nn.Module:
+        return self._classifier(
+            "filter of y", self._data.train, self._data.validation, self._filter_loss, self._job.spec
+        )
+
+    def _filter_of_a(self) -> torch.nn.Module:
+        spec = {**self._job.spec, "n_classes": len(self._job.attributes)}
+        train, validation = _by_attribute(self._data.train), _by_attribute(self._data.validation)
+        return self._classifier("filter of a", train, validation, self._filter_loss, spec)
+
+    @property
+    def _filter_loss(self) -> Loss:
+        return "resampling" if self._job.track.covers(Track.TRAIN) else "erm"
 
     def filter_name(self, kind: Filter) -> str:
         """Say what gave the scores, and its identity."""

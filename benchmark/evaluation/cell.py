@@ -110,13 +110,15 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
     task = load_task(request.task)
     level = task.card.check_level(request.level)
     hparams = resolve_hparams(method, dict(request.overrides), task.card.task.tier)
-    if request.generator is not None and not method.card.uses_generator:
+    uses_generator = method.card.generator_for(hparams)
+    if request.generator is not None and not uses_generator:
         raise InvalidValue(
-            f"method {method.card.name!r} generates nothing, so --generator {request.generator} has no use"
+            f"method {method.card.name!r} asks no text-to-image generator for images here, so --generator "
+            f"{request.generator} has no use"
         )
     _check_clip(request, hparams)
     generator = None
-    if method.card.uses_generator:
+    if uses_generator:
         generator = resolve_generator(request.generator or task.card.task.generator.name, offline=request.offline)
     clip = None if request.clip is None else resolve_clip(request.clip, offline=request.offline)
     recipe = task.card.recipe(request.recipe)
@@ -134,6 +136,8 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         steps=recipe.steps,
         allowed=task.card.allowed_groups(),
     )
+    if method.card.rounds is not None:
+        budget = budget.for_process(images=int(manifest.counts(TRAIN).sum()), rounds=method.card.rounds(hparams))
     default = task.card.task.generator
     sampling = sampling_of(default.name if generator is None else generator.name, default, request.sampling)
     settings = sampling.model_dump(exclude={"name"} if "batch_size" in request.sampling else {"name", "batch_size"})

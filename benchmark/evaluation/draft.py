@@ -116,7 +116,7 @@ def _method_info(cell: ResolvedCell) -> MethodInfo:
         kind=card.kind,
         configuration=configuration,
         track=cell.track.value,
-        uses_generator=card.uses_generator,
+        uses_generator=card.generator_for(cell.hparams),
         external_data=[*(ExternalData(**asdict(part)) for part in card.external_data), *_pretrained(cell)],
         oracle=card.oracle,
     )

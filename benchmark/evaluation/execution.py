@@ -16,7 +16,7 @@ from benchmark.evaluation.draft import utc_now
 from benchmark.evaluation.fit import run_fit
 from benchmark.evaluation.isolated import answer_isolated, fit_isolated
 from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, split_parts
-from benchmark.evaluation.pictures import draw_pictures
+from benchmark.evaluation.pictures import draw_pictures, draw_trajectory
 from benchmark.evaluation.scoring import mixture_of, score_predictions, score_views
 from benchmark.progress import Progress
 from benchmark.records.files import temporary_folder
@@ -128,6 +128,7 @@ class Execution:
             stages.append(self._stage_result(stage, answers[stage.name], probes, views, folder))
             self._progress.advance(handle, 1)
         artifacts = draw_pictures(self.cell, self._job, report, stages[-1], parts[TRAIN], folder)
+        artifacts |= draw_trajectory(self.cell, stages, findings.pools, folder)
         self._progress.finish(handle)
         return draft.model_copy(
             update={

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.contract.budget import Plan
+from benchmark.contract.budget import Budget, Plan
 from benchmark.contract.generation import SMALLEST_GROUP, Filter, FineTuning
 from benchmark.contract.images import ImageSet, MethodData
 from benchmark.errors import InvalidValue
 from benchmark.evaluation.auxiliary import Auxiliary
 from benchmark.evaluation.job import FitJob, GeneratorJob, group_key
+from benchmark.evaluation.thinning import OVERSAMPLING, thin_out
 from benchmark.generators.identity import GeneratorIdentity
 from benchmark.generators.pools import Counts, Pool, PoolImages
 from benchmark.generators.recipe import GroupKey, PoolRecipe, sorted_groups
 from benchmark.progress import Progress
 from benchmark.records.canonical import derive_seed, sha256_of
-from benchmark.records.schema import AdapterUse, FilterUse, MetricValue, PoolUse, Tuning
+from benchmark.records.schema import AdapterUse, MetricValue, PoolUse, Tuning
 from benchmark.records.store import Store
 from benchmark.training.device import Precision
 
@@ -32,15 +33,12 @@ if TYPE_CHECKING:
     from benchmark.generators.pipelines import TextToImage
     from benchmark.generators.tuning import Assignment, Prior, Tuned
 
-OVERSAMPLING = 2
-"""Images sampled for each one that a filter keeps; no more than the budget allows to sample."""
-
 _NOT_AUDITED = "no auditor has looked at this pool"
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Images that a method gets, what the record says about them, and the time of fine-tuning and sampling."""
+    """Images that a method gets, what the record says about them, the time of making them, and what to tell."""
 
     images: NDArray[np.uint8]
     y: NDArray[np.int64]
@@ -48,6 +46,7 @@ class Generated:
     sampled: int
     use: PoolUse
     seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,16 @@ class Synthesis:
         self._job, self._auxiliary, self._progress = job, auxiliary, progress
         self._store = Store(job.store)
 
-    def images(self, data: MethodData, plan: Plan, tuning: FineTuning | None, keep: Filter) -> Generated:
+    def images(
+        self, data: MethodData, plan: Plan, tuning: FineTuning | None, keep: Filter, generation: int = 0
+    ) -> Generated:
         """Return generated images by plan; see :meth:`benchmark.contract.method.Tools.synthesize`."""
         generator = self._job.generator
         if generator is None:
             raise InvalidValue(f"{self._job.method} asks for generated images but its card has uses_generator=False")
         counts: Counts = {group: plan[group] for group in sorted_groups(plan) if plan[group] > 0}
         start, auxiliary = time.perf_counter(), self._auxiliary.spent
-        recipe, adapted = pool_recipe(self._job, generator), None
+        recipe, adapted = replace(pool_recipe(self._job, generator), generation=generation), None
         if tuning is not None and counts:
             adapted = self._fine_tune(generator, data.train, sorted_groups(counts), tuning)
             recipe = _adapted_recipe(recipe, adapted, tuning)
@@ -89,11 +90,11 @@ class Synthesis:
         now = time.perf_counter()
         # What clusters images has an account of its own.
         seconds = now - start - (self._auxiliary.spent - auxiliary)
-        kept, use = drawn, _pool_use(recipe, drawn, now - begun, adapted)
+        kept, note, use = drawn, "", pool_use(recipe, drawn, now - begun, adapted.record if adapted else None)
         if keep != "none" and counts:
-            kept, chosen = self._filter(drawn, counts, generator, keep)
+            kept, chosen, note = thin_out(drawn, counts, self._auxiliary, prompts_of(generator), keep)
             use = use.model_copy(update={"kept": len(kept.y), "rows_sha256": kept.rows_sha256, "filter": chosen})
-        return Generated(kept.images, kept.y, kept.a, len(drawn.y), use, seconds)
+        return Generated(kept.images, kept.y, kept.a, len(drawn.y), use, seconds, note)
 
     def _sample(self, recipe: PoolRecipe, counts: Counts, adapted: _Adapted | None) -> PoolImages:
         pool = Pool(self._store, recipe)
@@ -143,6 +144,7 @@ class Synthesis:
             groups,
             cluster=clusters if tuning.per == "cluster" else None,
             never=frozenset(generator.never_fine_tune),
+            by_class=tuning.per == "class",
         )
         prior = self._prior(generator, assignment, tuning)
         prompts = prompts_of(generator)
@@ -170,34 +172,10 @@ class Synthesis:
 
         if not tuning.prior_weight or not assignment.members:
             return None
-        allowed = [group for group in self._job.budget.groups if group[1] not in generator.never_fine_tune]
-        counts = prior_counts(assignment, allowed, tuning.prior_images)
+        groups = _prior_groups(self._job.budget, tuning, generator.never_fine_tune)
+        counts = prior_counts(assignment, groups, tuning.prior_images)
         drawn = self._sample(pool_recipe(self._job, generator), counts, None)
         return Prior(drawn.images, drawn.y, drawn.a)
-
-    # --- filters ---------------------------------------------------------------------------------------------------
-
-    def _filter(
-        self, drawn: PoolImages, counts: Counts, generator: GeneratorJob, keep: Filter
-    ) -> tuple[PoolImages, FilterUse]:
-        """Keep the best of each group; among equals those with lower indices."""
-        scores = self._auxiliary.scores(drawn.images, drawn.y, drawn.a, prompts_of(generator), keep)
-        best: list[int] = []
-        indices: dict[str, list[int]] = {}
-        for group in sorted_groups(counts):
-            members = np.flatnonzero((drawn.y == group.y) & (drawn.a == group.attribute))
-            chosen = np.sort(members[np.argsort(-scores[members], kind="stable")[: counts[group]]])
-            best += chosen.tolist()
-            indices[group_key(group.y, group.a)] = drawn.index[chosen].tolist()
-        dropped = np.setdiff1d(np.arange(len(drawn.y)), best)
-        use = FilterUse(
-            kind="own" if keep == "own" else "clip",
-            model=self._auxiliary.filter_name(keep),
-            kept_indices=indices,
-            mean_score_kept=float(scores[best].mean()) if best else None,
-            mean_score_dropped=float(scores[dropped].mean()) if len(dropped) else None,
-        )
-        return drawn.take(best), use
 
     def _advance(self, handle: int) -> Callable[[int], None]:
         return lambda n: self._progress.advance(handle, n)
@@ -241,6 +219,13 @@ def _adapted_recipe(recipe: PoolRecipe, adapted: _Adapted, tuning: FineTuning) -
     return replace(recipe, prompts=prompts, adapters=adapted.cycles)
 
 
+def _prior_groups(budget: Budget, tuning: FineTuning, never: Collection[int]) -> list[tuple[int, int | None]]:
+    """Return what prior images may be asked for by; by class alone they might show what must not be trained on."""
+    if tuning.per == "class" and not never:
+        return [(y, None) for y in range(budget.n_classes)]
+    return [(y, a) for y, a in budget.groups if a not in never]
+
+
 def _most_draws(tuning: FineTuning) -> int:
     """Return how many images the training of an adapter can look at."""
     return tuning.steps * tuning.batch_size
@@ -260,7 +245,8 @@ def _tuning_record(assignment: Assignment, tuned: Tuned, tuning: FineTuning, pri
     )
 
 
-def _pool_use(recipe: PoolRecipe, images: PoolImages, seconds: float, adapted: _Adapted | None) -> PoolUse:
+def pool_use(recipe: PoolRecipe, images: PoolImages, seconds: float, tuning: Tuning | None = None) -> PoolUse:
+    """Return what a record says of images that were sampled and all kept."""
     null = MetricValue(value=None, interval="none", reason=_NOT_AUDITED)
     # Prompts and adapters follow from the card and from `tuning`; a hundred of them would swell every record.
     record = recipe.as_record()
@@ -275,5 +261,5 @@ def _pool_use(recipe: PoolRecipe, images: PoolImages, seconds: float, adapted: _
         sampled=len(images.y),
         seconds=seconds,
         label_fidelity={"y": null, "a": null},
-        tuning=adapted.record if adapted else None,
+        tuning=tuning,
     )

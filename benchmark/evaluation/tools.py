@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.contract.budget import Budget, Plan
-from benchmark.contract.generation import Filter, FineTuning
+from benchmark.contract.generation import Filter, FineTuning, OwnGenerator
 from benchmark.contract.images import NO_ATTRIBUTE, ImageSet, MethodData
 from benchmark.contract.method import GroupsOf, Loss, Trainable, Trained
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import BudgetExceeded, InvalidValue, NotApplicable, OracleUse
 from benchmark.evaluation.auxiliary import Auxiliary
 from benchmark.evaluation.job import FitJob, group_key, training_config
-from benchmark.evaluation.synthesis import Synthesis
+from benchmark.evaluation.own import OwnSynthesis
+from benchmark.evaluation.synthesis import Generated, Synthesis
 from benchmark.progress import Progress
 from benchmark.records.canonical import derive_seed
-from benchmark.records.schema import PoolUse
+from benchmark.records.schema import LabelUse, PoolUse
 from benchmark.records.store import Store
 from benchmark.tasks.lazy import Images
 from benchmark.training.augment import augmented_copies
@@ -78,24 +79,59 @@ class HarnessTools:
     # --- images ----------------------------------------------------------------------------------------------------
 
     def synthesize(
-        self, data: MethodData, *, plan: Plan, tuning: FineTuning | None = None, keep: Filter = "none"
+        self,
+        data: MethodData,
+        *,
+        plan: Plan,
+        tuning: FineTuning | None = None,
+        keep: Filter = "none",
+        generation: int = 0,
+        labels: Trained | None = None,
     ) -> ImageSet:
         """Return generated images by plan; see :meth:`benchmark.contract.method.Tools.synthesize`."""
         self._check(plan)
-        made = Synthesis(self._job, self._auxiliary, self._progress).images(data, plan, tuning, keep)
+        synthesis = Synthesis(self._job, self._auxiliary, self._progress)
+        return self._handed_over(synthesis.images(data, plan, tuning, keep, generation), labels)
+
+    def generate(
+        self,
+        images: ImageSet,
+        *,
+        plan: Plan,
+        model: OwnGenerator,
+        keep: Filter = "none",
+        generation: int = 0,
+        labels: Trained | None = None,
+    ) -> ImageSet:
+        """Train a generator and return what it makes; see :meth:`benchmark.contract.method.Tools.generate`."""
+        self._check(plan)
+        synthesis = OwnSynthesis(self._job, self._auxiliary, self._progress)
+        return self._handed_over(synthesis.images(images, plan, model, keep, generation), labels)
+
+    def _handed_over(self, made: Generated, labels: Trained | None) -> ImageSet:
+        """Spend, write down and return generated images, under a classifier's labels if one is given."""
         self._spend(len(made.y), made.sampled)
         self.generator_seconds += made.seconds
-        if len(made.y):
-            self.pools.append(made.use)
-        return ImageSet(
+        if made.note:
+            self.note(made.note)
+        images = ImageSet(
             images=made.images,
             y=made.y,
             synthetic=np.ones(len(made.y), dtype=np.bool_),
-            names=data.names,
+            names=self._job.names,
             needs=Track.NONE,
             granted=self._job.track,
             _attributes=made.a,
         )
+        use = made.use
+        if labels is not None and len(images):
+            answers = self.predict(labels, images)
+            changed = int((answers != images.y).sum())
+            use = use.model_copy(update={"labels": LabelUse(source="classifier", y=answers.tolist(), changed=changed)})
+            images = images.relabelled(answers)
+        if len(images):
+            self.pools.append(use)
+        return images
 
     @property
     def auxiliary_seconds(self) -> float:

@@ -15,7 +15,7 @@ class OwnModel:
 
     Attributes:
         kind: Which.
-        folder: Its files in the store.
+        folder: Its files in the store; None where it has no weights.
         sha256: Of its weights.
         images: Images that it was trained on.
         seconds: How long its training took, also when it was there already.
@@ -23,7 +23,7 @@ class OwnModel:
     """
 
     kind: Literal["from-scratch", "invertible", "bootstrap"]
-    folder: Path
+    folder: Path | None
     sha256: str
     images: int
     seconds: float

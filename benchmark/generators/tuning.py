@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.contract.generation import SMALLEST_GROUP, FineTuning
-from benchmark.contract.images import ImageSet
+from benchmark.contract.images import NO_ATTRIBUTE, ImageSet, attributes_for_measurement
 from benchmark.generators.finetune import CODE_VERSION, Subject, fine_tune
 from benchmark.generators.pipelines import TextToImage
 from benchmark.generators.recipe import GroupKey
@@ -45,18 +45,28 @@ class Assignment:
 
 
 def assign(
-    train: ImageSet, groups: Sequence[GroupKey], *, cluster: Cluster | None, never: frozenset[int]
+    train: ImageSet,
+    groups: Sequence[GroupKey],
+    *,
+    cluster: Cluster | None,
+    never: frozenset[int],
+    by_class: bool = False,
 ) -> Assignment:
     """Give each group its own adapter, or one per cluster; small groups take that of their class (protocol §4).
 
     Args:
-        train: The real training images; their group labels are read.
+        train: The training images; their group labels are read. Images without one, such as those that were generated
+            by class alone, belong to no group's adapter but to that of their class.
         groups: The groups that are to be sampled.
         cluster: How to divide a group's images; None does not.
         never: Attribute values on whose images nothing is fine-tuned (protocol §10); the base generator serves there.
+            Where there are such values, nothing is fine-tuned on images without an attribute either: what they show
+            is not known.
+        by_class: Give adapters to classes alone. Attributes then tell apart only what ``never`` forbids: the harness
+            obeys protocol §10 whether or not the method may read them.
     """
-    y, a = train.y, train.a
-    allowed = ~np.isin(a, list(never))
+    y, a = train.y, attributes_for_measurement(train) if by_class else train.a
+    allowed = ~np.isin(a, [*never, NO_ATTRIBUTE] if never else [])
     members: dict[str, NDArray[np.int64]] = {}
     used_by: dict[GroupKey, tuple[str, ...]] = {}
     for group in groups:
@@ -64,7 +74,7 @@ def assign(
         of_class = np.flatnonzero((y == group.y) & allowed)
         if group.a in never:
             found: dict[str, NDArray[np.int64]] = {}
-        elif len(own) >= SMALLEST_GROUP:
+        elif not by_class and len(own) >= SMALLEST_GROUP:
             found = _parts(f"group {group.y}-{group.a}", own, cluster)
         elif len(of_class) >= SMALLEST_GROUP:
             found = {f"class {group.y}": of_class}
@@ -108,30 +118,41 @@ def subjects_of(
 
     Args:
         assignment: Which images are whose.
-        train: The real training images.
-        prompts: Prompt of every group, without the token.
+        train: The training images; with adapters per class their group labels are not read.
+        prompts: Prompt of every group and class, without the token.
         tuning: How it will be done.
         prior: Images to hold on to; those of an adapter's own class and attributes are used.
-        most_draws: Images that a training can look at; of larger groups the first so many in hash order are read.
+        most_draws: Images that a training can look at; of larger groups so many are read.
     """
     subjects = []
     for name, positions in assignment.members.items():
-        chosen = positions[:most_draws]
-        part = train.take(chosen)
-        texts = tuple(
-            with_token(prompts[y, a], tuning.token) for y, a in zip(part.y.tolist(), part.a.tolist(), strict=True)
-        )
+        part = train.take(_looked_at(positions, train.synthetic[positions], most_draws))
+        attributes = np.full(len(part), NO_ATTRIBUTE) if tuning.per == "class" else part.a
+        texts = tuple(with_token(prompt, tuning.token) for prompt in _texts(prompts, part.y, attributes))
         held = _prior_of(name, part, prior, tuning.prior_images)
         prior_images = held.images if held else np.empty((0, *part.images.shape[1:]), dtype=np.uint8)
-        prior_texts = (
-            tuple(prompts[y, a] for y, a in zip(held.y.tolist(), held.a.tolist(), strict=True)) if held else ()
-        )
+        prior_texts = _texts(prompts, held.y, held.a) if held else ()
         pixels = np.ascontiguousarray(part.images)
         digest = hashlib.sha256(pixels.data)
         digest.update(np.ascontiguousarray(prior_images).data)
         digest.update(sha256_of([texts, prior_texts]).encode())
         subjects.append(Subject(name, pixels, texts, prior_images, prior_texts, digest.hexdigest()))
     return subjects
+
+
+def _looked_at(positions: NDArray[np.int64], synthetic: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+    """Return the first so many, in hash order; of a mixture, where generated images follow the real ones, a spread."""
+    if len(positions) <= most or not synthetic.any():
+        return positions[:most]
+    return positions[np.arange(most) * len(positions) // most]
+
+
+def _texts(
+    prompts: Mapping[tuple[int, int | None], str], y: NDArray[np.int64], a: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Return the prompt of each image: of its group, or of its class where it has no attribute."""
+    groups = zip(y.tolist(), a.tolist(), strict=True)
+    return tuple(prompts[label, None if value == NO_ATTRIBUTE else value] for label, value in groups)
 
 
 def _prior_of(name: str, part: ImageSet, prior: Prior | None, images: int) -> Prior | None:
@@ -147,13 +168,13 @@ def _prior_of(name: str, part: ImageSet, prior: Prior | None, images: int) -> Pr
 
 
 def prior_counts(
-    assignment: Assignment, groups: Sequence[tuple[int, int]], images: int
+    assignment: Assignment, groups: Sequence[tuple[int, int | None]], images: int
 ) -> dict[tuple[int, int | None], int]:
     """Return how many images of the unchanged generator each group needs for prior preservation.
 
     Args:
         assignment: The adapters.
-        groups: All comparable groups of the task on which adapters may be trained.
+        groups: All comparable groups of the task on which adapters may be trained, or the classes alone.
         images: Images per adapter; a class's are spread evenly over its groups.
     """
     counts: dict[tuple[int, int | None], int] = {}

@@ -176,9 +176,10 @@ class OwnGeneratorUse(_Part):
 
 
 class LabelUse(_Part):
-    """Where generated images got their labels, if not from what was asked for."""
+    """Labels that generated images carry in place of those asked for; the pool's label fidelity is theirs."""
 
     source: Literal["classifier"]
+    y: list[int] = Field(description="label of each kept image, in the pool's order")
     changed: int = Field(ge=0, description="images whose label is not the one asked for")
 
 

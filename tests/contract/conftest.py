@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmark.contract.budget import Budget, Plan
-from benchmark.contract.generation import Filter, FineTuning
+from benchmark.contract.generation import Filter, FineTuning, Invertible, OwnGenerator
 from benchmark.contract.images import GroupNames, ImageSet, MethodData
 from benchmark.contract.tracks import Track
 
@@ -56,6 +56,8 @@ class RecordingTools:
         wrong: Positions in the training set that :meth:`predict` gets wrong.
         plans: What images were asked for.
         wishes: How generated images were asked for: fine-tuning and filter.
+        own: Which own generators were trained, with which filter, and on how many images.
+        generations: For which generation images were made, and which model gave them labels.
         trainings: What was trained, and how.
         refits: Each refit of a last layer: the model and the number of images.
         notes: What the method said.
@@ -65,6 +67,8 @@ class RecordingTools:
     wrong: tuple[int, ...] = ()
     plans: list[dict[Any, int]] = field(default_factory=list)
     wishes: list[tuple[FineTuning | None, Filter]] = field(default_factory=list)
+    own: list[tuple[OwnGenerator, Filter, int]] = field(default_factory=list)
+    generations: list[tuple[int, str | None]] = field(default_factory=list)
     trainings: list[dict[str, Any]] = field(default_factory=list)
     refits: list[tuple[str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -74,15 +78,44 @@ class RecordingTools:
         return Budget.of(COUNTS, per_real=Fraction(2), steps=100, allowed=np.ones((3, 2), dtype=bool))
 
     def synthesize(
-        self, data: MethodData, *, plan: Plan, tuning: FineTuning | None = None, keep: Filter = "none"
+        self,
+        data: MethodData,
+        *,
+        plan: Plan,
+        tuning: FineTuning | None = None,
+        keep: Filter = "none",
+        generation: int = 0,
+        labels: str | None = None,
     ) -> ImageSet:
-        self.budget.check(plan)
-        if tuning is not None:
-            assert data.train.a.min() >= 0
-        self.plans.append(dict(plan))
+        if tuning is not None and tuning.per != "class":
+            assert data.train.a.min() >= -1
         self.wishes.append((tuning, keep))
+        return self._made(plan, generation, labels)
+
+    def generate(
+        self,
+        images: ImageSet,
+        *,
+        plan: Plan,
+        model: OwnGenerator,
+        keep: Filter = "none",
+        generation: int = 0,
+        labels: str | None = None,
+    ) -> ImageSet:
+        if isinstance(model, Invertible) or getattr(model, "condition", "class") == "group":
+            assert images.a.min() >= -1
+        self.own.append((model, keep, len(images)))
+        return self._made(plan, generation, labels)
+
+    def _made(self, plan: Plan, generation: int, labels: str | None) -> ImageSet:
+        self.budget.check(plan)
+        self.plans.append(dict(plan))
+        self.generations.append((generation, labels))
         groups = [(y, -1 if a is None else a) for (y, a), n in plan.items() for _ in range(n)]
         return images_of(groups, needs=Track.NONE, granted=self.granted, synthetic=True)
+
+    def seed(self, purpose: str) -> int:
+        return len(purpose)
 
     def copies(self, images: ImageSet, *, plan: Plan) -> ImageSet:
         self.plans.append(dict(plan))

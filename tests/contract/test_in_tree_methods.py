@@ -16,6 +16,8 @@ LOSSES = ("erm", "resampling", "reweighting", "group-dro")
 TIERS = ("demo", "core", "extended")
 FINE_TUNED = ("lora", "dreambooth", "clustered-dreambooth")
 TWO_STEPS = ("synthetic", "real")
+TUNED = {"generator": "fine-tuned"}
+GENERATIONS = tuple(f"generation-{g}" for g in range(6))
 BASE = {"generator": "base", "filter": "none"}
 """The arm of a fine-tuned method that looks at no group label."""
 
@@ -65,6 +67,24 @@ CASES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
     *[(name, {**BASE, "real_loss": loss}, "train", TWO_STEPS) for name in FINE_TUNED for loss in LOSSES[1:]],
     *[(name, BASE, "none", TWO_STEPS) for name in FINE_TUNED],
     *[(name, {**BASE, "filter": "clip"}, "none", TWO_STEPS) for name in FINE_TUNED],
+    ("ffr", TUNED, "train", TWO_STEPS),
+    ("sd-augment", {**TUNED, "balance": "add"}, "train", ("mixed",)),
+    ("sd-augment", {**TUNED, "prompt": "class"}, "none", ("mixed",)),
+    *[
+        ("cinn-transfer", {"loss": loss, "condition": condition}, "train", TWO_STEPS)
+        for loss in LOSSES
+        for condition in ("group", "attribute")
+    ],
+    ("cinn-transfer", {"use": "mix", "loss": "group-dro"}, "train", ("mixed",)),
+    *[
+        ("self-consuming-loop", {"generator": generator}, "none", GENERATIONS)
+        for generator in ("from-scratch", "fine-tuned", "base", "identity", "real")
+    ],
+    *[
+        ("self-consuming-loop", {"generator": generator, "condition": "group"}, "train", GENERATIONS)
+        for generator in ("from-scratch", "fine-tuned", "base", "identity")
+    ],
+    ("self-consuming-loop", {"mixture": "replace", "share": 0.5, "labels": "classifier"}, "none", GENERATIONS),
     ("dreambooth", {"prior_weight": 0}, "train", TWO_STEPS),
     ("clustered-dreambooth", {"clusters": 3, "features": "clip"}, "train", TWO_STEPS),
 ]

@@ -17,6 +17,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from benchmark.contract.generation import FineTuning
 from benchmark.contract.images import MethodData
 from benchmark.errors import BudgetExceeded, InvalidValue, NotApplicable, UndeclaredGroupLabels
+from benchmark.evaluation import auxiliary
 from benchmark.evaluation.auxiliary import Auxiliary
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.job import make_job, method_data, split_parts
@@ -40,6 +41,12 @@ DREAMBOOTH = dataclasses.replace(LORA, token="sks", prior_weight=1.0, prior_imag
 CLUSTERED = dataclasses.replace(LORA, per="cluster", clusters=2)
 PLAN = {(0, 0): 2, (0, 3): 2, (7, 7): 2, (7, None): 1}
 """An aligned and a conflicting group of one class, an aligned group of another, and that class alone."""
+
+
+@pytest.fixture(autouse=True)
+def accept_short_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters that were trained for twelve steps would be refused."""
+    monkeypatch.setattr(auxiliary, "FILTER_FLOOR", -1.0)
 
 
 @pytest.fixture(scope="module")
