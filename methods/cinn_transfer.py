@@ -72,8 +72,9 @@ class CINNTransfer(Method):
         hparams=CINNHparams,
         tier_defaults={
             "demo": {
-                "autoencoder_steps": 1500,
-                "network_steps": 1500,
+                "autoencoder_steps": 600,
+                "network_steps": 400,
+                "network_batch_size": 64,
                 "network_learning_rate": 1e-3,
                 "latent": 64,
                 "width": 128,

@@ -164,7 +164,7 @@ class OwnSynthesis:
         if isinstance(model, Bootstrap):
             return BootstrapSampler(images, recipe)
         if isinstance(model, Invertible):
-            from benchmark.generators.invertible import TransferSampler, transfer_sources
+            from benchmark.generators.transfer import TransferSampler, transfer_sources
 
             factors, sizes = self._factors(images.y, images.a, model)
             sources = transfer_sources(images.y, images.a, counts)
@@ -177,7 +177,7 @@ class OwnSynthesis:
                 trained, model, sizes, sources=np.asarray(images.images), source_factors=factors, of_seed=of_seed,
                 device=self._device, precision="float32",
             )  # fmt: skip
-        from benchmark.generators.scratch import ScratchSampler
+        from benchmark.generators.scratch_sampling import ScratchSampler
 
         return ScratchSampler.load(
             trained, model, {text: group for group, text in recipe.prompts.items()},

@@ -82,13 +82,13 @@ def test_a_filter_that_errs_too_often_is_refused_and_the_first_images_are_kept(
     lend: Lend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools, data = lend()
-    # Twelve steps of training leave the filter far below the floor.
+    monkeypatch.setattr(auxiliary, "FILTER_FLOOR", 0.9)
     kept = tools.generate(data.train, plan={(4, None): 6}, model=Bootstrap(), keep="own")
     use = tools.pools[0]
     assert use.filter is not None
     assert use.filter.kept_indices == {"4-any": [0, 1, 2, 3, 4, 5]}
     assert "refused" in use.filter.model
-    assert any("must recall 32%" in note for note in tools.notes)
+    assert any("must recall 91%" in note for note in tools.notes)
     assert (use.kept, use.sampled, len(kept)) == (6, 12, 6)
 
     monkeypatch.setattr(auxiliary, "FILTER_FLOOR", -1.0)
@@ -138,3 +138,15 @@ def test_own_images_of_a_class_alone_have_no_attribute(lend: Lend) -> None:
     drawn = tools.generate(data.train, plan={(0, None): 3}, model=Bootstrap())
     assert (attributes_for_measurement(drawn) == -1).all()
     assert (drawn.a == -1).all()
+
+
+def test_an_invertible_network_moves_images_of_the_class_and_is_asked_for_groups(lend: Lend) -> None:
+    tools, data = lend("cinn-transfer")
+    moved = tools.generate(data.train, plan={(2, 5): 4, (2, 2): 3}, model=INVERTIBLE)
+    assert moved.y.tolist() == [2] * 7
+    assert moved.a.tolist() == [2] * 3 + [5] * 4
+    use = tools.pools[0].own
+    assert use is not None
+    assert use.kind == "invertible"
+    assert use.settings["condition"] == "group"
+    assert {"autoencoder_loss", "network_loss"} <= {name for row in use.curves for name in row}
