@@ -50,15 +50,16 @@ class LoopHparams(AdapterHparams):
     filter: Literal["none", "own"] = Field(
         "none", description="`own`: keep the better half of twice as many images, by classifiers of the real split"
     )
-    generator_steps: int = Field(20_000, ge=1, le=1_000_000, description="optimiser steps of each generator")
-    generator_batch_size: int = Field(128, ge=1, le=4096, description="images per step of the generator")
-    generator_learning_rate: float = Field(2e-4, gt=0, le=1, description="peak learning rate of the generator")
+    generator_steps: int = Field(6_000, ge=1, le=1_000_000, description="optimiser steps of each generator")
+    generator_batch_size: int = Field(256, ge=1, le=4096, description="images per step of the generator")
+    generator_learning_rate: float = Field(5e-4, gt=0, le=1, description="peak learning rate of the generator")
     channels: Annotated[tuple[int, ...], BeforeValidator(_widths)] = Field(
-        (128, 256, 256), description="widths of the generator from scratch, such as 128,256"
+        (128, 256), description="widths of the generator from scratch, such as 128,256"
     )
     layers: int = Field(2, ge=1, le=8, description="residual blocks per resolution of the generator from scratch")
     patch: int = Field(2, ge=1, le=16, description="pixels of a patch's side that become channels")
-    sampling_steps: int = Field(50, ge=1, le=1000, description="denoising steps of the generator from scratch")
+    sampling_steps: int = Field(25, ge=1, le=1000, description="denoising steps of the generator from scratch")
+    sampling_batch: int = Field(512, ge=1, le=4096, description="images per forward pass when sampling")
     guidance: float = Field(1.0, ge=0, le=20, description="guidance of the generator from scratch; 1 is none")
 
     @model_validator(mode="after")
@@ -94,6 +95,7 @@ class LoopHparams(AdapterHparams):
             condition=self.condition,
             sampling_steps=self.sampling_steps,
             guidance=self.guidance,
+            sampling_batch=self.sampling_batch,
         )
 
     def tuning(self) -> FineTuning | None:
@@ -125,13 +127,14 @@ class SelfConsumingLoop(Method):
         tier_defaults={
             "demo": {
                 **DEMO,
-                "generator_steps": 600,
-                "generator_batch_size": 128,
-                "generator_learning_rate": 2e-3,
+                "generator_steps": 800,
+                "generator_batch_size": 64,
+                "generator_learning_rate": 4e-3,
                 "channels": (64, 96),
                 "layers": 1,
                 "patch": 4,
-                "sampling_steps": 20,
+                "sampling_steps": 15,
+                "sampling_batch": 110,
             }
         },
         citation="""@article{zhang2024inclusion,

@@ -69,9 +69,7 @@ def _counts_for(auditor: Auditor, seed: int, draws: int) -> tuple[FloatArray, st
     return np.concatenate([found.solved[None], found.draws]), found.unsolved
 
 
-def both_shown(
-    wanted: tuple[IntArray, IntArray], answered: tuple[IntArray, IntArray], answers: Answers
-) -> Metric:  # fmt: skip
+def both_shown(wanted: tuple[IntArray, IntArray], answered: tuple[IntArray, IntArray], answers: Answers) -> Metric:
     """Return the share of images that show both the label and the attribute that were wanted.
 
     Args:
@@ -113,7 +111,7 @@ class PairShares:
 
 def matched_shares(
     conditions: Sequence[tuple[IntArray, IntArray]], answers: Answers, aligned: Sequence[int]
-) -> PairShares:  # fmt: skip
+) -> PairShares:
     """Return shares of labels, attributes and conflicting images under every condition, and their shifts.
 
     The draws resample codes, so that shifts are paired.
@@ -160,10 +158,9 @@ def _pairs(y: IntArray, a: IntArray, weights: FloatArray, shape: tuple[int, int]
 def _shares(found: FloatArray, n: int, untested: frozenset[int], answers: Answers) -> list[Metric]:
     """Estimate and draws [1 + draws, K] of shares to K metrics."""
     return [
-        _untested(k, untested, answers)
-        or share_of_draws(float(found[0, k]), found[1:, k], independent=n, how=HOW)
+        _untested(k, untested, answers) or share_of_draws(float(found[0, k]), found[1:, k], independent=n, how=HOW)
         for k in range(found.shape[1])
-    ]  # fmt: skip
+    ]
 
 
 def _shifts(found: FloatArray, untested: frozenset[int], answers: Answers) -> list[Metric]:

@@ -6,41 +6,32 @@ import numpy as np
 
 from benchmark.audits.auditors import Auditors
 from benchmark.audits.correction import corrected_fidelity, raw_fidelity
+from benchmark.audits.joint import Answers, both_shown
 from benchmark.metrics.data import IntArray, Metric
-from benchmark.tasks.lazy import Images
 
 
-def moved_metrics(images: Images, y: IntArray, a: IntArray, auditors: Auditors, *, seed: int) -> dict[str, Metric]:
+def moved_metrics(
+    wanted: tuple[IntArray, IntArray], answered: tuple[IntArray, IntArray], auditors: Auditors, answers: Answers
+) -> dict[str, Metric]:
     """Return P(y kept), P(a reached) and P(both), corrected for the auditors' errors, and raw.
 
-    Both together are corrected with the product of the two confusion matrices: on one image the two auditors err
-    independently of each other. Rows of the product are worth as many independent images as the poorer of the two.
-
     Args:
-        images: The moved images, uint8 [n, h, w, 3].
-        y: Label of the source of each, int64 [n].
-        a: Attribute it was moved to, int64 [n].
+        wanted: Label of the source of each image, and the attribute that it was moved to, int64 [n] each.
+        answered: What the auditors see, int64 [n] each.
         auditors: Of the task.
-        seed: Decides the bootstrap.
+        answers: What their answers count for together.
 
     Returns:
         ``y_kept``, ``a_reached``, ``both`` and each with ``_raw`` behind it.
     """
-    seen_y, seen_a = auditors.y.answers(images), auditors.a.answers(images)
-    n_attributes = len(auditors.a.confusion)
-    worth = np.minimum.outer(auditors.y.independent, auditors.a.independent).ravel()
-    sides = {
-        "y_kept": (y, seen_y, auditors.y.confusion, auditors.y.independent),
-        "a_reached": (a, seen_a, auditors.a.confusion, auditors.a.independent),
-        "both": (
-            y * n_attributes + a,
-            seen_y * n_attributes + seen_a,
-            np.kron(auditors.y.confusion, auditors.a.confusion),
-            worth,
-        ),
-    }
     metrics: dict[str, Metric] = {}
-    for name, (wanted, seen, confusion, independent) in sides.items():
-        metrics[name] = corrected_fidelity(wanted, seen, confusion, seed=seed, independent=independent)
-        metrics[f"{name}_raw"] = raw_fidelity(wanted, seen)
+    sides = zip(("y_kept", "a_reached"), wanted, answered, (auditors.y, auditors.a), strict=True)
+    for name, want, seen, auditor in sides:
+        metrics[name] = corrected_fidelity(
+            want, seen, auditor.confusion, seed=answers.seed, independent=auditor.independent
+        )
+        metrics[f"{name}_raw"] = raw_fidelity(want, seen)
+    right = np.logical_and(wanted[0] == answered[0], wanted[1] == answered[1]).astype(np.int64)
+    metrics["both"] = both_shown(wanted, answered, answers)
+    metrics["both_raw"] = raw_fidelity(np.ones_like(right), right)
     return metrics

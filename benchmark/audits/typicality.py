@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.errors import GeneratorError, InvalidValue
-from benchmark.generators.finetune import _moments, native_size
+from benchmark.generators.finetune import moments, native_size
 from benchmark.generators.pipelines import TextToImage
 from benchmark.tasks.lazy import Images, blocks
 
@@ -148,7 +148,7 @@ class TextToImageDenoiser:
 
     def encode(self, images: NDArray[np.uint8]) -> torch.Tensor:
         """Return the scaled latents of images, float32 [n, c, h, w] on the generator's device."""
-        return _moments(self._pipe, images)[0]
+        return moments(self._pipe, images)[0]
 
     def noise_shape(self, images: Images) -> tuple[int, ...]:  # noqa: ARG002
         """Return the shape of a latent."""
@@ -164,7 +164,7 @@ class TextToImageDenoiser:
         times, noise = times.to(device), noise.to(device)
         noisy = self._noise.add_noise(encoded, noise, times)
         text = torch.cat([self._generator.embed(prompt or "") for prompt in conditions])
-        with self._generator._adapted([self._adapter] * len(encoded)):
+        with self._generator.adapted([self._adapter] * len(encoded)):
             predicted = self._pipe.unet(noisy.to(dtype), times, text.to(dtype)).sample.float()
         return (predicted - self._target(encoded, noise, times)).square().flatten(1).mean(dim=1) * self._weight(times)
 
@@ -201,7 +201,7 @@ class ImageLoss(Protocol):
         requests: Sequence[Request | None],
         times: torch.Tensor,
         noise: torch.Tensor,
-    ) -> torch.Tensor:
+    ) -> NDArray[np.float32]:
         """Return each image's loss under its request, float [n]; None is the model's null condition."""
         ...
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.evaluate import _interrupt, parse_assignments
+from benchmark.cli.evaluate import interrupt, parse_assignments
 from benchmark.cli.generated import percent_with_interval
 from benchmark.cli.output import Debug, Json, percent, print_json, print_table, print_text, say
 
@@ -105,7 +105,7 @@ def audit(
     from benchmark.evaluation.subjects import AuditRequest, check_folder, default_folder, resolve_subject
     from benchmark.records.store import default_store
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     request = AuditRequest(
         generator=generator,
         pool=pool,

@@ -91,7 +91,7 @@ def evaluate(
     from benchmark.cli.progress import progress
     from benchmark.evaluation.run import evaluate as run
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     overrides = parse_assignments(set_ or [])
     with progress(f"{method} on {task}") as bars:
         done = run(
@@ -120,7 +120,8 @@ def evaluate(
         _show(done, results_dir)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """Let SIGTERM end a run as Ctrl-C does, so that nothing is left half-done."""
     del frame
     raise KeyboardInterrupt(f"signal {signum}")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchmark.audits.auditors import Auditor, Auditors, load_auditors
 from benchmark.audits.correction import corrected_fidelity, raw_fidelity
 from benchmark.audits.groups import EXTRACTOR, group_record, groups_seen
+from benchmark.audits.joint import Answers
 from benchmark.audits.memorised import memorised_share
 from benchmark.audits.moved import moved_metrics
 from benchmark.audits.probes import probe_metrics
@@ -122,7 +123,8 @@ class Audit:
         if use.own is not None or use.recipe["generation"]:
             update["groups"] = self._groups(images, y, auditors, real, features, seed)
         if use.own is not None and use.own.kind == "invertible":
-            moved = moved_metrics(images.images, y, images.a, auditors, seed=seed)
+            seen = auditors.y.answers(images.images), auditors.a.answers(images.images)
+            moved = moved_metrics((y, images.a), seen, auditors, Answers.of(auditors, seed=seed))
             update["transfer"] = {name: metric_value(metric) for name, metric in moved.items()}
         return use.model_copy(update=update)
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,17 +19,14 @@ import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch.nn import functional
 
 from benchmark.contract.generation import FineTuning
 from benchmark.errors import GeneratorError, StoreError, TrainingDiverged
 from benchmark.generators.adapters import Adapter, Stack, base_of, fresh_adapter
 from benchmark.generators.pipelines import Pipeline, TextToImage, check_tunable, no_memory
+from benchmark.generators.unfinished import read_unfinished, restore, snapshot, write_unfinished
 from benchmark.records.canonical import derive_seed, sha256_of
-from benchmark.records.files import make_folder, write_bytes
-from benchmark.training.backbones import state_digest
 from benchmark.training.device import Precision
 from benchmark.training.loop import autocast
 
@@ -165,8 +162,8 @@ class _Encoded:
         self._position = torch.full((len(images),), -1, dtype=torch.int64)
         self._position[used] = torch.arange(len(used))
         together = max(1, min(_ENCODE_BATCH, _ENCODE_PIXELS // native_size(generator.pipe) ** 2))
-        moments = [_moments(generator.pipe, images[part.numpy()]) for part in used.split(together)]
-        self._mean, self._std = (torch.cat([pair[k] for pair in moments]) for k in range(2))
+        encoded = [moments(generator.pipe, images[part.numpy()]) for part in used.split(together)]
+        self._mean, self._std = (torch.cat([pair[k] for pair in encoded]) for k in range(2))
         texts = sorted({prompts[int(k)] for k in used})
         self._text_of = torch.tensor([texts.index(prompts[int(k)]) for k in used], dtype=torch.int64)
         self._embeddings = torch.cat([generator.embed(text) for text in texts]).float()
@@ -188,7 +185,7 @@ def _epochs(n: int, draws: int, seed: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _moments(pipe: Pipeline, images: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(pipe: Pipeline, images: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of the scaled latents of some images, float32, on the generator's device."""
     size = native_size(pipe)
     pixels = (
@@ -221,10 +218,9 @@ class _Training:
         base = base_of(generator.identity.as_record())
         fresh = [fresh_adapter(pipe.unet, tuning.rank, base, each) for each in self._seeds]
         self._stack = Stack(pipe.unet, fresh, device=self._device)
-        self._names = sorted(self._stack.weights)
-        self._parameters = [self._stack.weights[name].requires_grad_() for name in self._names]
+        self._parameters = {name: weight.requires_grad_() for name, weight in sorted(self._stack.weights.items())}
         self._optimiser = torch.optim.AdamW(
-            self._parameters,
+            list(self._parameters.values()),
             lr=tuning.learning_rate,
             weight_decay=_WEIGHT_DECAY,
             fused=self._device.type in ("cpu", "cuda"),
@@ -323,7 +319,7 @@ class _Training:
 
     def _clip(self) -> None:
         """Clip each adapter's gradient by its own norm, as if it were trained alone."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
         factor = (_GRADIENT_NORM / (squares.sqrt() + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
@@ -332,7 +328,7 @@ class _Training:
     def _check(self, losses: torch.Tensor) -> None:
         """Refuse a loss that is not finite, and weights: the step after a finite loss may have ruined them."""
         finite = torch.isfinite(losses)
-        for parameter in self._parameters:
+        for parameter in self._parameters.values():
             finite &= torch.isfinite(parameter.detach()).flatten(1).all(dim=1)
         bad = torch.nonzero(~finite).flatten().tolist()
         if bad:
@@ -346,40 +342,19 @@ class _Training:
 
     def _keep(self) -> None:
         """Copy what the training would go on from."""
-        kept = {"steps": torch.tensor(self._step)}
-        for name, parameter in zip(self._names, self._parameters, strict=True):
-            kept[f"weight.{name}"] = parameter.detach().cpu().clone()
-            for key, value in self._optimiser.state[parameter].items():
-                kept[f"{key}.{name}"] = value.detach().cpu().clone()
-        self._kept = kept
+        self._kept = snapshot(self._parameters, self._optimiser) | {"steps": torch.tensor(self._step)}
 
     def _save(self) -> None:
         if self._file is None or not self._kept:
             return
-        make_folder(self._file.parent)
-        write_bytes(self._file, save(self._kept, metadata=self._seal(self._kept)))
+        write_unfinished(self._file, self._kept, training=self._identity)
         self._saved_at = time.monotonic()
 
-    def _seal(self, kept: Mapping[str, torch.Tensor]) -> dict[str, str]:
-        """Return what a file says of itself, so that damage and another training's file are found."""
-        return {"training": self._identity, "sha256": state_digest(kept)}
-
     def _resume(self, file: Path) -> bool:
-        """Go on from a file, and return whether there was one; one that is damaged or foreign is as good as none."""
-        try:
-            with safe_open(file, framework="pt") as content:
-                seal = content.metadata() or {}
-                kept = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
+        """Go on from a file, and return whether there was one."""
+        kept = read_unfinished(file, training=self._identity)
+        if kept is None:
             return False
-        if seal != self._seal(kept):
-            return False
-        with torch.no_grad():
-            for name, parameter in zip(self._names, self._parameters, strict=True):
-                parameter.copy_(kept[f"weight.{name}"])
-        if keys := sorted({key.partition(".")[0] for key in kept} - {"weight", "steps"}):
-            state = {k: {key: kept[f"{key}.{name}"] for key in keys} for k, name in enumerate(self._names)}
-            groups = self._optimiser.state_dict()["param_groups"]
-            self._optimiser.load_state_dict({"state": state, "param_groups": groups})
+        restore(kept, self._parameters, self._optimiser)
         self._step = int(kept["steps"])
         return True

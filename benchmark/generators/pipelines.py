@@ -239,7 +239,7 @@ class TextToImage:
         for start in range(0, len(prompts), batch_size):
             chosen = list(range(start, min(start + batch_size, len(prompts))))
             padded = chosen + [chosen[0]] * (batch_size - len(chosen))
-            with self._adapted([adapters[k] for k in padded] if adapters is not None else []):
+            with self.adapted([adapters[k] for k in padded] if adapters is not None else []):
                 values, finite = self._run(
                     [prompts[k] for k in padded],
                     [negative_prompts[k] for k in padded],
@@ -258,7 +258,7 @@ class TextToImage:
         return images
 
     @contextlib.contextmanager
-    def _adapted(self, wanted: list[str | None]) -> Iterator[None]:
+    def adapted(self, wanted: list[str | None]) -> Iterator[None]:
         """Let each image of a batch be made by its own adapter."""
         names = sorted({name for name in wanted if name is not None})
         if not names:

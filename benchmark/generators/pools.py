@@ -39,6 +39,7 @@ RECIPE = "recipe.json"
 PIECE_IMAGES = 512
 PIECE_BYTES = 64 * 2**20
 PIECE_SECONDS = 60.0
+STREAM_BLOCK = 512
 
 Counts = Mapping[tuple[int, int | None], int]
 """How many images of each group, from index 0."""
@@ -123,6 +124,36 @@ class PoolImages:
         return {"pool_id": self.pool_id, "ranges": ranges, "rows_sha256": self.rows_sha256}
 
 
+class Layout:
+    """The one order of some images of a pool: by group, then index.
+
+    Attributes:
+        y: Labels, int64 [n].
+        a: Attributes, int64 [n]; -1 where images were asked for by class alone.
+        index: Index inside the group, int64 [n].
+
+    Args:
+        counts: How many images of each group, from index 0.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        groups = sorted_groups(counts)
+        sizes = [counts[group] for group in groups]
+        self.y = np.repeat(np.asarray([group.y for group in groups], dtype=np.int64), sizes)
+        self.a = np.repeat(np.asarray([group.attribute for group in groups], dtype=np.int64), sizes)
+        self.index = np.concatenate([np.arange(n, dtype=np.int64) for n in sizes] or [np.empty(0, dtype=np.int64)])
+        starts = np.cumsum([0, *sizes]).tolist()
+        self._starts = {(group.y, group.attribute): start for group, start in zip(groups, starts, strict=False)}
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def positions(self, images: PoolImages) -> NDArray[np.int64]:
+        """Return the place of each image in the order, int64 [n]."""
+        groups = zip(images.y.tolist(), images.a.tolist(), strict=True)
+        return np.array([self._starts[group] for group in groups], dtype=np.int64) + images.index
+
+
 @dataclass(frozen=True)
 class PoolSummary:
     """One line of a list of pools.
@@ -200,35 +231,66 @@ class Pool:
             InvalidValue: For a group without prompt or a negative number.
             NotAvailable: When some are missing; see :meth:`ensure`.
         """
-        wanted = {group: n for group, n in self._checked(counts).items() if n}
-        starts = dict(zip(wanted, np.cumsum([0, *wanted.values()]).tolist(), strict=False))
-        total, size = sum(wanted.values()), self.recipe.image_size
+        ranges = {group: (0, n) for group, n in self._checked(counts).items() if n}
+        layout = Layout(counts)
+        total, size = len(layout), self.recipe.image_size
         images = np.empty((total, size, size, 3), dtype=np.uint8)
         digests = np.zeros(total, dtype="U64")
-        for folder, ranges in self._shards(wanted):
-            rows, offset = read_rows(folder, self.recipe, ranges, check=False), 0
-            for piece in ranges:
-                stop = min(piece.stop, wanted.get(piece.group, 0))
-                if piece.start < stop:
-                    to = slice(starts[piece.group] + piece.start, starts[piece.group] + stop)
-                    take = digests[to] == ""
-                    images[to][take] = rows.images[offset : offset + stop - piece.start][take]
-                    digests[to][take] = np.asarray(rows.sha256[offset : offset + stop - piece.start])[take]
-                offset += len(piece)
+        for part in self.stream(counts):
+            at = layout.positions(part)
+            images[at], digests[at] = part.images, part.sha256
         if (digests == "").any():
             raise NotAvailable(
                 f"pool {self.recipe.pool_id[:12]} of {self.recipe.task} lacks {int((digests == '').sum())} of {total} "
                 "images (never generated, or set aside as damaged); run the same command again to generate them"
             )
-        return self._collect(wanted, images, digests)
+        return PoolImages(images, layout.y, layout.a, layout.index, self.recipe.pool_id, ranges, digests)
 
-    def _collect(self, wanted: dict[GroupKey, int], images: NDArray[np.uint8], digests: NDArray[np.str_]) -> PoolImages:
-        counts = list(wanted.values())
-        y = np.repeat(np.asarray([group.y for group in wanted], dtype=np.int64), counts)
-        a = np.repeat(np.asarray([group.attribute for group in wanted], dtype=np.int64), counts)
-        index = np.concatenate([np.arange(n, dtype=np.int64) for n in counts] or [np.empty(0, dtype=np.int64)])
-        ranges = {group: (0, n) for group, n in wanted.items()}
-        return PoolImages(images, y, a, index, self.recipe.pool_id, ranges, digests)
+    def stream(self, counts: Counts, block: int = STREAM_BLOCK) -> Iterator[PoolImages]:
+        """Read images from the store piece by piece, so that memory does not grow with the pool: one shard at a time.
+
+        Each image comes once, in the order of the shards rather than the pool's own (:class:`Layout` knows that one).
+        What is missing, or set aside as damaged on the way, is left out.
+
+        Args:
+            counts: How many images of each group, from index 0.
+            block: Images of a piece, at most.
+
+        Raises:
+            InvalidValue: For a group without prompt or a negative number.
+        """
+        wanted = {group: n for group, n in self._checked(counts).items() if n}
+        absent = {group: np.ones(n, dtype=np.bool_) for group, n in wanted.items()}
+        everything, nothing = {group: (0, n) for group, n in wanted.items()}, np.empty(0, dtype=np.bool_)
+        for folder, ranges in self._shards(wanted):
+            rows = read_rows(folder, self.recipe, ranges, check=False)
+            found, offset = [], 0
+            for piece in ranges:
+                still = absent.get(piece.group, nothing)[piece.start : piece.stop]
+                new = np.flatnonzero(still)
+                still[new] = False
+                group = np.tile([piece.group.y, piece.group.attribute], (len(new), 1))
+                found.append(np.column_stack([offset + new, group, piece.start + new]).astype(np.int64))
+                offset += len(piece)
+            chosen = np.concatenate(found)
+            for start in range(0, len(chosen), block):
+                row, y, a, index = chosen[start : start + block].T
+                digests = np.array([rows.sha256[k] for k in row.tolist()])
+                yield PoolImages(rows.images[row], y, a, index, self.recipe.pool_id, everything, digests)
+
+    def held(self) -> Counts:
+        """Return where the images of each group end, as the shards say it; some before that may be missing."""
+        ends: dict[GroupKey, int] = {}
+        for name in _shard_names(self.folder):
+            with contextlib.suppress(DamagedFile):
+                for piece in read_ranges(self.folder / name, self.recipe):
+                    ends[piece.group] = max(ends.get(piece.group, 0), piece.stop)
+        return {group: ends[group] for group in sorted_groups(ends)}
+
+    @property
+    def damaged(self) -> int:
+        """Number of shards that lie set aside as damaged."""
+        return len(list(self.folder.glob(".damaged-*")))
 
     def _checked(self, counts: Counts) -> dict[GroupKey, int]:
         for group in sorted_groups(counts):

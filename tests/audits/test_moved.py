@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
-
 import numpy as np
 import pytest
+import torch
 
-from benchmark.audits.auditors import Auditors
+from benchmark.audits.auditors import Auditor, Auditors
+from benchmark.audits.joint import Answers
 from benchmark.audits.moved import moved_metrics
 
 N = 4000
 CONFUSION = np.array([[900, 100], [100, 900]])
 
 
-@dataclass
-class Erring:
-    """Answers what it is told, through the errors of its confusion matrix."""
-
-    seen: np.ndarray
-    confusion: np.ndarray
-    independent: np.ndarray
-
-    def answers(self, images: Any) -> np.ndarray:
-        return self.seen[: len(images)]
-
-
-def auditors(true_y: np.ndarray, true_a: np.ndarray, confusion: np.ndarray, seed: int = 0) -> Auditors:
-    random = np.random.default_rng(seed)
-    rates = confusion / confusion.sum(axis=1, keepdims=True)
-    seen = [np.where(random.random(len(true)) < rates[true, true], true, 1 - true) for true in (true_y, true_a)]
+def auditors(confusion: np.ndarray) -> Auditors:
+    """Two auditors that made these answers on real images; they are not asked for more here."""
     worth = confusion.sum(axis=1)
-    return cast("Auditors", Auditors(*(cast("Any", Erring(each, confusion, worth)) for each in seen)))
+    made = [
+        Auditor(of, "", confusion, worth, 1, 1, 8, torch.nn.Identity(), None, torch.device("cpu"))  # type: ignore[arg-type]
+        for of in ("y", "a")
+    ]
+    return Auditors(*made)
+
+
+def answered(true: tuple[np.ndarray, np.ndarray], confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the auditors see: each errs as on real images, independently of the other."""
+    random = np.random.default_rng(0)
+    rates = confusion / confusion.sum(axis=1, keepdims=True)
+    first, second = (np.where(random.random(len(each)) < rates[each, each], each, 1 - each) for each in true)
+    return first, second
 
 
 def test_errors_of_both_auditors_are_taken_out_of_all_three_shares() -> None:
     random = np.random.default_rng(1)
     y, a = random.integers(0, 2, N), random.integers(0, 2, N)
     kept, reached = random.random(N) < 0.8, random.random(N) < 0.7
-    found = moved_metrics(
-        np.zeros((N, 8, 8, 3), np.uint8), y, a,
-        auditors(np.where(kept, y, 1 - y), np.where(reached, a, 1 - a), CONFUSION), seed=3,
-    )  # fmt: skip
+    seen = answered((np.where(kept, y, 1 - y), np.where(reached, a, 1 - a)), CONFUSION)
+    pair = auditors(CONFUSION)
+    found = moved_metrics((y, a), seen, pair, Answers.of(pair, seed=3))
     truth = {"y_kept": kept.mean(), "a_reached": reached.mean(), "both": (kept & reached).mean()}
     for name, share in truth.items():
         metric = found[name]
@@ -56,10 +52,9 @@ def test_errors_of_both_auditors_are_taken_out_of_all_three_shares() -> None:
 
 def test_with_auditors_without_error_the_corrected_shares_are_the_raw_ones() -> None:
     y, a = np.array([0, 0, 1, 1] * 25), np.array([0, 1] * 50)
-    shown_y = np.where(np.arange(100) < 10, 1 - y, y)
-    found = moved_metrics(
-        np.zeros((100, 8, 8, 3), np.uint8), y, a, auditors(shown_y, a, np.array([[1000, 0], [0, 1000]])), seed=0
-    )
+    shown = np.where(np.arange(100) < 10, 1 - y, y)
+    pair = auditors(np.array([[1000, 0], [0, 1000]]))
+    found = moved_metrics((y, a), (shown, a), pair, Answers.of(pair, seed=0))
     assert found["y_kept"].value == pytest.approx(0.9)
     assert found["a_reached"].value == pytest.approx(1.0)
     assert found["both"].value == pytest.approx(0.9)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmark.errors import DamagedFile, DataError, GeneratorError, InvalidValue, NotAvailable, StoreError, UnknownName
 from benchmark.generators import pools
-from benchmark.generators.pools import Pool, PoolImages, list_pools, open_pool
+from benchmark.generators.pools import Layout, Pool, PoolImages, list_pools, open_pool
 from benchmark.generators.recipe import GroupKey, PoolRecipe
 from benchmark.generators.shards import pixel_sha256
 from benchmark.records.canonical import sha256_of
@@ -241,6 +242,65 @@ def test_the_same_image_in_two_shards_is_read_once(filled: Pool, small_generator
     np.testing.assert_array_equal(filled.read(THREE_EACH).images, first(reference, 3))
     (summary,) = list_pools(filled.store)
     assert summary.images == THREE_EACH
+
+
+def test_a_stream_gives_each_image_once_piece_by_piece(filled: Pool, reference: PoolImages) -> None:
+    layout = Layout(THREE_EACH)
+    pieces = list(Pool(filled.store, filled.recipe).stream(THREE_EACH, block=2))
+    assert max(len(piece) for piece in pieces) == 2
+    images = np.zeros((9, 32, 32, 3), dtype=np.uint8)
+    for piece in pieces:
+        at = layout.positions(piece)
+        assert (layout.y[at] == piece.y).all()
+        assert (layout.a[at] == piece.a).all()
+        assert (layout.index[at] == piece.index).all()
+        assert piece.sha256.tolist() == pixel_sha256(piece.images)
+        images[at] = piece.images
+    np.testing.assert_array_equal(images, first(reference, 3))
+    assert sum(len(piece) for piece in pieces) == 9
+    only = list(filled.stream({(0, 1): 2, (0, 0): 0}))
+    assert [(piece.y.tolist(), piece.a.tolist()) for piece in only] == [([0] * len(p), [1] * len(p)) for p in only]
+    assert sorted(k for piece in only for k in piece.index.tolist()) == [0, 1]
+
+
+def test_a_stream_leaves_out_what_is_damaged_and_missing(filled: Pool, reference: PoolImages) -> None:
+    assert filled.held() == THREE_EACH
+    truncate(shards(filled)[0])
+    again = Pool(filled.store, filled.recipe)
+    assert (again.held(), again.damaged) == (THREE_EACH, 0)
+    there = list(again.stream({(0, 0): 9, (0, 1): 9, (1, None): 9}))
+    layout = Layout(THREE_EACH)
+    assert sum(len(piece) for piece in there) in (5, 8)
+    assert again.damaged == 1
+    for piece in there:
+        np.testing.assert_array_equal(piece.images, first(reference, 3)[layout.positions(piece)])
+
+
+def test_a_stream_holds_a_shard_and_not_the_pool(
+    store: Store, recipe: PoolRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "PIECE_IMAGES", 64)
+    pool, counts = Pool(store, recipe), dict.fromkeys(PROMPTS, 300)
+    pool.ensure(counts, Noise)
+
+    def most(read: Callable[[], object]) -> int:
+        read()  # what is imported and cached on the way is no part of it
+        tracemalloc.start()
+        try:
+            read()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    streamed = most(lambda: [len(piece) for piece in pool.stream(counts)])
+    whole = most(lambda: pool.read(counts))
+    assert whole > 900 * recipe.bytes_per_image
+    assert streamed < 4 * 64 * recipe.bytes_per_image < whole / 3
+
+
+def test_a_stream_of_what_cannot_be_asked_for_is_refused(filled: Pool) -> None:
+    with pytest.raises(InvalidValue, match="no prompt for group"):
+        list(filled.stream({(7, 7): 1}))
 
 
 def test_anything_that_changes_images_changes_the_pool(recipe: PoolRecipe) -> None:
