@@ -161,7 +161,7 @@ def _generated(subject: AuditSubject, job: FitJob, data: MethodData, progress: P
     hparams: Any = cell.hparams
     if subject.source == "text-to-image":
         plan = {**cell.budget.marginal(data.train, n // 2, by="class"), **_balanced(subject, n - n // 2)}
-        tuning = hparams.tuning(per="class") if subject.fine_tune else None
+        tuning = replace(hparams.tuning(), per="class") if subject.fine_tune else None
         return Synthesis(job, auxiliary, progress).images(data, plan, tuning, "none")
     synthesis = OwnSynthesis(job, auxiliary, progress)
     if subject.source == "from-scratch":

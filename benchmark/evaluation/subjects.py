@@ -31,7 +31,7 @@ DEFAULT_IMAGES = 2000
 Source = Literal["text-to-image", "from-scratch", "invertible", "pool", "record"]
 
 METHODS: dict[Source, str] = {
-    "text-to-image": "ffr",
+    "text-to-image": "lora",
     "from-scratch": "self-consuming-loop",
     "invertible": "cinn-transfer",
     "pool": "erm",
@@ -145,8 +145,7 @@ def resolve_subject(request: AuditRequest, store: Path, progress: Progress | Non
         return _pool(request, Store(store.resolve()), progress)
     if source == "record":
         return _record(request, Store(store.resolve()), progress)
-    settings = dict(request.settings) | ({"generator": "fine-tuned"} if request.fine_tune else {})
-    cell = resolve_cell(_cell_request(request, source, overrides=settings), progress)
+    cell = resolve_cell(_cell_request(request, source, overrides=dict(request.settings)), progress)
     name: str = source
     if cell.generator is not None:
         name = f"{cell.generator.name}, fine-tuned" if request.fine_tune else cell.generator.name

@@ -430,7 +430,7 @@ def test_the_least_and_the_most_biased_level_are_matched(make: Make) -> None:
 
 @pytest.mark.slow
 def test_a_fine_tuned_generator_has_an_adapter_per_class_and_is_judged(make: Make, do: Do, tiny: Audited) -> None:
-    settings = {"generator": "fine-tuned", "adapter_steps": 2, "adapter_batch_size": 2, "rank": 2}
+    settings = {"adapter_steps": 2, "adapter_batch_size": 2, "rank": 2}
     report = do(make(images=100, overrides=settings, fine_tune=True, name="tiny-sd, fine-tuned"), "tuned").report
     tuning = report.subject.tuning
     assert tuning is not None
