@@ -111,7 +111,8 @@ def standard_recipe(scored: Scored) -> bool:
 
 def _standard_budget(scored: Scored) -> bool:
     record, card = scored.run.record, scored.split.task.card
-    budget = replace(scored.split.budget, steps=card.recipe(recipe_of(record, card)).steps)
+    budget, own = replace(scored.split.budget, steps=card.recipe(recipe_of(record, card)).steps), record.cell.budget
     if record.method.kind == PROCESS:
-        budget = budget.for_process(images=record.task.n_train, rounds=len(record.stages) - 1)
-    return record.cell.budget == {"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps}
+        # The rounds are a hyper-parameter; those that the steps tell must be those that the images tell.
+        budget = budget.for_process(images=record.task.n_train, rounds=own["steps"] // budget.steps - 1)
+    return own == {"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps}

@@ -217,6 +217,7 @@ def test_a_report_is_not_overwritten_unless_that_is_asked_for(tiny: Audited, mak
     assert tiny.json.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_same_audit_again_gives_the_same_numbers_and_leaves_other_files_alone(
     tiny: Audited, make: Make, do: Do, root: Path
 ) -> None:
@@ -401,6 +402,7 @@ def test_a_generator_from_scratch_is_judged_by_class_alone(make: Make, do: Do, t
     assert (report.transfer, report.matched) == (None, None)
 
 
+@pytest.mark.slow
 def test_an_invertible_network_is_asked_to_move_images_and_decodes_the_same_codes_twice(
     make: Make, do: Do, tiny: Audited
 ) -> None:

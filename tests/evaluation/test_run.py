@@ -167,7 +167,7 @@ def test_a_results_folder_that_is_a_file_fails_before_any_work(run_short: Run, t
         (Request("ffr", overrides={"synthetic_share": "much"}), "synthetic_share='much'"),
         (Request("ffr", overrides={"synthetic_share": "7"}), "less than 1"),
         (Request("sd-augment", overrides={"prompt": "class", "placebo": "true"}), "no attribute"),
-        (Request("erm", generator="tiny-sd"), "generates nothing"),
+        (Request("erm", generator="tiny-sd"), "no text-to-image generator"),
         (Request("ffr", generator="tiny-sdd"), "did you mean 'tiny-sd'"),
     ],
 )

@@ -16,7 +16,11 @@ Run = Callable[..., Evaluation]
 
 @pytest.mark.parametrize(
     ("overrides", "stages"),
-    [({}, ["synthetic", "real"]), ({"use": "mix"}, ["mixed"]), ({"condition": "attribute"}, ["synthetic", "real"])],
+    [
+        ({}, ["synthetic", "real"]),
+        pytest.param({"use": "mix"}, ["mixed"], marks=pytest.mark.slow),
+        pytest.param({"condition": "attribute"}, ["synthetic", "real"], marks=pytest.mark.slow),
+    ],
 )
 def test_the_record_says_what_was_kept_and_what_was_reached(
     run_short: Run, overrides: dict[str, Any], stages: list[str]

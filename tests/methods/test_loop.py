@@ -93,7 +93,7 @@ def test_only_asking_for_groups_reads_group_labels() -> None:
     assert card.track_of(LoopHparams(condition="group")) is Track.TRAIN
 
 
-@pytest.mark.parametrize("arm", ["identity", "real"])
+@pytest.mark.parametrize("arm", [pytest.param("identity", marks=pytest.mark.slow), "real"])
 def test_null_arms_give_a_stage_per_generation_of_equal_length(run_short: Run, arm: str) -> None:
     done = run_short("self-consuming-loop", level="0.9", overrides={"generator": arm, "generations": 2})
     record = done.record
@@ -110,6 +110,7 @@ def test_null_arms_give_a_stage_per_generation_of_equal_length(run_short: Run, a
         assert sum(map(sum, stage.mixture.real)) + made == n
 
 
+@pytest.mark.slow
 def test_a_loop_from_scratch_records_what_every_generation_made_and_resumes(run_short: Run) -> None:
     tiny = {"generator_steps": 3, "generator_batch_size": 8, "channels": "32", "patch": 8, "sampling_steps": 2}
     # Auditors take the steps of the classifier: fewer would leave them without an answer.
