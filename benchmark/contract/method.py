@@ -197,7 +197,8 @@ class Tools(Protocol):
             data: The run's splits; fine-tuning and filters look at its training split only.
             plan: How many images of each group.
             tuning: Fine-tune the generator first, for the groups of the plan (reads group labels, so track
-                ``train``); groups below :data:`~benchmark.contract.generation.SMALLEST_GROUP` real images take the
+                ``train``, unless adapters are per class); groups below
+                :data:`~benchmark.contract.generation.SMALLEST_GROUP` real images take the
                 adapter of their class, or the base generator.
             keep: Sample twice as many and keep those of each group that a filter scores best; a filter that errs on
                 too many validation images is refused, with a note.
