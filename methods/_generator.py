@@ -1,4 +1,4 @@
-"""Adapters of a text-to-image generator, as methods beside those of Basu 2025 train them."""
+"""The generator as an axis of a method: as it is, or fine-tuned on the run's training images, everything else equal."""
 
 from __future__ import annotations
 
@@ -30,3 +30,22 @@ class AdapterHparams(Hparams):
             rank=self.rank,
             per=per,
         )
+
+
+class GeneratorHparams(AdapterHparams):
+    """Which generator.
+
+    Basu 2025 (arXiv 2511.08711) claims that classifiers gain from fine-tuning the generator; Bansal and Grover 2023
+    (arXiv 2302.02503) found, under natural shift, that the generator as it is helped more. Both arms of a method get
+    the same number of images and the same optimiser steps, so their difference is the generator's.
+    """
+
+    generator: Literal["base", "fine-tuned"] = Field(
+        "base",
+        description="the generator as it is, or with adapters trained as in `lora`, one per group (per class where "
+        "prompts name no attribute), everything else equal",
+    )
+
+    def tuning(self, *, per: Literal["group", "class"] = "group") -> FineTuning | None:
+        """Return how the generator is fine-tuned; None for the generator as it is."""
+        return None if self.generator == "base" else self.adapters(per)

@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from genbias_bench import Hparams, ImageSet, Loss, Method, MethodCard, MethodData, Stage, Tools, Track
+from genbias_bench import ImageSet, Loss, Method, MethodCard, MethodData, Stage, Tools, Track
+from methods._fine_tuned import DEMO
+from methods._generator import GeneratorHparams
 
 
-class FFRHparams(Hparams):
+class FFRHparams(GeneratorHparams):
     """Defaults follow the paper; the others are controls that its reviewers asked for."""
 
     real_loss: Literal[Loss, "dfr"] = Field(
@@ -31,8 +33,8 @@ class FFRHparams(Hparams):
         return (*order, "last-layer") if self.real_loss == "dfr" else order
 
     def track(self) -> Track:
-        """Group losses on real images and the biased control read the training groups, DFR those of validation."""
-        if not self.balanced:
+        """Adapters, group losses and the biased control read the training groups, DFR those of validation."""
+        if self.generator == "fine-tuned" or not self.balanced:
             return Track.TRAIN
         if self.synthetic_only or self.real_loss == "erm":
             return Track.NONE
@@ -44,18 +46,20 @@ class FFR(Method):
 
     Theirs: stage 1 on ASB's synthetic images alone (the same number for every group), stage 2 on the real images with
     ERM, resampling, Group-DRO or DFR, all layers, optional ``freeze_bn``. Ours: the steps of both stages together equal
-    those of ERM, DFR follows ERM on the real images, and the controls (reversed order, unbalanced, synthetic only).
+    those of ERM, DFR follows ERM on the real images, the controls (reversed order, unbalanced, synthetic only), and the
+    arm with a fine-tuned generator (adapters of Basu 2025).
     """
 
     card = MethodCard(
         name="ffr",
         version=1,
         summary="Pre-train on balanced generated images, then fine-tune on the real ones.",
-        source="Qraitem, Saenko, Plummer 2024 (arXiv 2308.04553); matched steps and the controls are our protocol.",
+        source="Qraitem, Saenko, Plummer 2024 (arXiv 2308.04553); steps, controls, fine-tuned arm: our protocol.",
         track=FFRHparams.track,
         stages=FFRHparams.stages,
         hparams=FFRHparams,
         uses_generator=True,
+        tier_defaults={"demo": DEMO},
         citation="""@inproceedings{qraitem2024fake,
   title = {From Fake to Real: Pretraining on Balanced Synthetic Images to Prevent Spurious Correlations},
   author = {Qraitem, Maan and Saenko, Kate and Plummer, Bryan A.},
@@ -71,7 +75,7 @@ class FFR(Method):
             plan = tools.budget.like_training(data.train, plan)
         real_loss: Loss = "erm" if hparams.real_loss == "dfr" else hparams.real_loss
         sets: dict[str, tuple[ImageSet, Loss, float]] = {
-            "synthetic": (tools.synthesize(data, plan=plan), "erm", hparams.synthetic_share),
+            "synthetic": (tools.synthesize(data, plan=plan, tuning=hparams.tuning()), "erm", hparams.synthetic_share),
             "real": (data.train, real_loss, 1 - hparams.synthetic_share),
         }
         model, scale = None, 1.0

@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from genbias_bench import GroupsOf, Hparams, Loss, Method, MethodCard, MethodData, Plan, Stage, Tools, Track
+from genbias_bench import GroupsOf, Loss, Method, MethodCard, MethodData, Plan, Stage, Tools, Track
+from methods._fine_tuned import DEMO
+from methods._generator import GeneratorHparams
 
 
-class SDAugmentHparams(Hparams):
+class SDAugmentHparams(GeneratorHparams):
     """How many images of which group, how they are asked for, and with which loss the mixture is trained."""
 
     balance: Literal["fill", "add"] = Field("fill", description="fill the smallest groups (USB), or add evenly (ASB)")
@@ -34,8 +36,8 @@ class SDAugmentHparams(Hparams):
         return ("mixed", "last-layer") if self.loss == "dfr" else ("mixed",)
 
     def track(self) -> Track:
-        """Filling by group, the placebo and group losses read the training groups, DFR those of validation."""
-        by_group = self.balance == "fill" and self.prompt == "class+attribute"
+        """Filling and adapters by group, placebo and group losses read the training groups, DFR those of validation."""
+        by_group = self.prompt == "class+attribute" and (self.balance == "fill" or self.generator == "fine-tuned")
         if by_group or self.placebo or self.loss not in ("erm", "dfr"):
             return Track.TRAIN
         return Track.VALIDATION_TRAINS if self.loss == "dfr" else Track.NONE
@@ -53,19 +55,21 @@ class SDAugment(Method):
     """USB and ASB of Qraitem 2024 (arXiv 2308.04553): generated and real images in one training set.
 
     Theirs: the two ways of balancing, prompts with class and attribute, the losses, groups (y,a) or
-    (y,a,real/synthetic). Ours: the budget B, class-only prompts, and the placebo, whose images repeat the training bias
-    (a method of its own too, `placebo`): what are more images alone worth?
+    (y,a,real/synthetic). Ours: the budget B, class-only prompts, the arm with a fine-tuned generator (adapters of Basu
+    2025; per class and without group labels where prompts name the class alone), and the placebo, whose images repeat
+    the training bias (a method of its own too, `placebo`): what are more images alone worth?
     """
 
     card = MethodCard(
         name="sd-augment",
         version=1,
         summary="Mix off-the-shelf text-to-image images into the real training set.",
-        source="USB and ASB of Qraitem, Saenko, Plummer 2024 (arXiv 2308.04553); budget, class prompts, placebo: ours.",
+        source="USB and ASB of Qraitem, Saenko, Plummer 2024 (arXiv 2308.04553); budget, other arms: ours.",
         track=SDAugmentHparams.track,
         stages=SDAugmentHparams.stages,
         hparams=SDAugmentHparams,
         uses_generator=True,
+        tier_defaults={"demo": DEMO},
         citation="""@inproceedings{qraitem2024fake,
   title = {From Fake to Real: Pretraining on Balanced Synthetic Images to Prevent Spurious Correlations},
   author = {Qraitem, Maan and Saenko, Kate and Plummer, Bryan A.},
@@ -76,7 +80,8 @@ class SDAugment(Method):
 
     def fit(self, data: MethodData, tools: Tools, hparams: SDAugmentHparams) -> Iterator[Stage]:
         """Generate, mix, train once."""
-        fake = tools.synthesize(data, plan=hparams.plan(data, tools))
+        tuning = hparams.tuning(per="class" if hparams.prompt == "class" else "group")
+        fake = tools.synthesize(data, plan=hparams.plan(data, tools), tuning=tuning)
         loss: Loss = "erm" if hparams.loss == "dfr" else hparams.loss
         model = tools.train(data.train + fake, loss=loss, groups=hparams.groups, share=1.0)
         yield Stage("mixed", model)

@@ -16,6 +16,7 @@ LOSSES = ("erm", "resampling", "reweighting", "group-dro")
 TIERS = ("demo", "core", "extended")
 FINE_TUNED = ("lora", "dreambooth", "clustered-dreambooth")
 TWO_STEPS = ("synthetic", "real")
+TUNED = {"generator": "fine-tuned"}
 GENERATIONS = tuple(f"generation-{g}" for g in range(6))
 BASE = {"generator": "base", "filter": "none"}
 """The arm of a fine-tuned method that looks at no group label."""
@@ -66,6 +67,9 @@ CASES: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
     *[(name, {**BASE, "real_loss": loss}, "train", TWO_STEPS) for name in FINE_TUNED for loss in LOSSES[1:]],
     *[(name, BASE, "none", TWO_STEPS) for name in FINE_TUNED],
     *[(name, {**BASE, "filter": "clip"}, "none", TWO_STEPS) for name in FINE_TUNED],
+    ("ffr", TUNED, "train", TWO_STEPS),
+    ("sd-augment", {**TUNED, "balance": "add"}, "train", ("mixed",)),
+    ("sd-augment", {**TUNED, "prompt": "class"}, "none", ("mixed",)),
     *[
         ("cinn-transfer", {"loss": loss, "condition": condition}, "train", TWO_STEPS)
         for loss in LOSSES
