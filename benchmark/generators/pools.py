@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from benchmark.generators.shards import (
 )
 from benchmark.records.canonical import sha256_of
 from benchmark.records.files import make_folder, read_json, write_json
-from benchmark.records.store import Store
+from benchmark.records.store import Store, verify_sealed
 
 RECIPE = "recipe.json"
 PIECE_IMAGES = 512
@@ -263,7 +263,10 @@ class Pool:
         absent = {group: np.ones(n, dtype=np.bool_) for group, n in wanted.items()}
         everything, nothing = {group: (0, n) for group, n in wanted.items()}, np.empty(0, dtype=np.bool_)
         for folder, ranges in self._shards(wanted):
-            rows = read_rows(folder, self.recipe, ranges, check=False)
+            try:
+                rows = read_rows(folder, self.recipe, ranges, check=False)
+            except DamagedFile:  # another process has set it aside in this moment
+                continue
             found, offset = [], 0
             for piece in ranges:
                 still = absent.get(piece.group, nothing)[piece.start : piece.stop]
@@ -336,15 +339,13 @@ class Pool:
     def _shards(self, wanted: dict[GroupKey, int]) -> Iterator[tuple[Path, list[Range]]]:
         """Yield the undamaged shards that hold a wanted image, by name; others are set aside with a warning."""
         for name in _shard_names(self.folder):
-            try:
+            with self.store.examining(self.folder / name):
                 ranges = read_ranges(self.folder / name, self.recipe)
-                wants = any(piece.start < wanted.get(piece.group, 0) for piece in ranges)
-                if wants and self._intact(name, ranges):
+                if any(piece.start < wanted.get(piece.group, 0) for piece in ranges):
+                    self._verify(name, ranges)
                     yield self.folder / name, ranges
-            except DamagedFile as error:
-                self._set_aside(name, error)
 
-    def _intact(self, name: str, ranges: list[Range]) -> bool:
+    def _verify(self, name: str, ranges: list[Range]) -> None:
         """Check digests, rows and pixels of a shard, once in the life of this object unless its file changes."""
         try:
             stat = (self.folder / name / ROWS).stat()
@@ -352,17 +353,9 @@ class Pool:
             raise DamagedFile(f"{self.folder / name / ROWS} is missing") from error
         state = (stat.st_size, stat.st_mtime_ns)
         if self._verified.get(name) != state:
-            if self.store.load(self.kind, name) is None:
-                return False
+            verify_sealed(self.folder / name)
             read_rows(self.folder / name, self.recipe, ranges)
             self._verified[name] = state
-        return True
-
-    def _set_aside(self, name: str, error: DamagedFile) -> None:
-        aside = self.folder / f".damaged-{name}-{secrets.token_hex(4)}"
-        logger.warning("%s; it is set aside as %s and will be made again", error, aside.name)
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / name).rename(aside)
 
     def _pieces(
         self, source: Sampler, rows: list[Row], progress: Callable[[int], None] | None
@@ -404,8 +397,15 @@ class Pool:
         return images
 
     def _publish(self, made: list[Row], images: NDArray[np.uint8]) -> None:
-        order = sorted(range(len(made)), key=lambda k: (made[k][0].order, made[k][1]))
+        """Publish images, without those that another process published while they were made here."""
+        ends: dict[GroupKey, int] = {}
+        for group, index in made:
+            ends[group] = max(ends.get(group, 0), index + 1)
+        absent = set(self._missing(ends))
+        order = sorted((k for k in range(len(made)) if made[k] in absent), key=lambda k: (made[k][0].order, made[k][1]))
         rows = [made[k] for k in order]
+        if not rows:
+            return
         name = shard_name(ranges_of(rows))
         self.store.publish(self.kind, name, lambda folder: write_shard(folder, self.recipe, rows, images[order]))
 
@@ -455,5 +455,15 @@ def describe_pool(folder: Path) -> PoolSummary:
         with contextlib.suppress(DamagedFile):
             for piece in read_ranges(folder / name, recipe):
                 held.setdefault(piece.group, set()).update(range(piece.start, piece.stop))
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return PoolSummary(recipe.pool_id, recipe, {group: len(held[group]) for group in sorted_groups(held)}, size)
+    images = {group: len(held[group]) for group in sorted_groups(held)}
+    return PoolSummary(recipe.pool_id, recipe, images, _size(folder))
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files below a folder, also while others write there."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += Path(parent, name).stat().st_size
+    return size

@@ -9,11 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from benchmark.errors import StoreError
 from benchmark.records.files import make_folder, write_bytes
 from benchmark.training.backbones import state_digest
 
 _WEIGHT = "weight"
 _STATE = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each weight
+_TRIES = 20
 
 
 def snapshot(weights: Mapping[str, torch.Tensor], optimiser: torch.optim.AdamW) -> dict[str, torch.Tensor]:
@@ -63,8 +65,16 @@ def write_unfinished(file: Path, kept: Mapping[str, torch.Tensor], *, training: 
     Raises:
         StoreError: When it cannot be written.
     """
-    make_folder(file.parent)
-    write_bytes(file, save(dict(kept), metadata=_seal(kept, training)))
+    content = save(dict(kept), metadata=_seal(kept, training))
+    for more in reversed(range(_TRIES)):
+        try:
+            make_folder(file.parent)
+            write_bytes(file, content)
+            return
+        except StoreError as error:
+            # A process that finished the same training removes the folder, perhaps in this moment.
+            if not more or not isinstance(error.__cause__, FileNotFoundError | FileExistsError):
+                raise
 
 
 def read_unfinished(file: Path, *, training: str) -> dict[str, torch.Tensor] | None:

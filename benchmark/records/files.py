@@ -7,26 +7,37 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import DamagedFile, StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
+ORPHAN_AGE_S = 7 * 24 * 3600.0
+"""Age at which what is temporary counts as a dead producer's: longer than a training that writes nothing on the way."""
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-def storage_error(path: Path, error: OSError) -> StoreError:
-    """Turn an operating-system error into a sentence about ``path`` and what to do."""
-    if error.errno == errno.ENOSPC:
+def storage_error(path: Path, error: Exception) -> StoreError:
+    """Turn an operating-system error, also one that reached us through `safetensors`, into a sentence on what to do."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (match := _RUST_ERROR.search(str(error))):
+        number = int(match[1])
+    reason = str(error) if number is None else os.strerror(number)
+    if number == errno.ENOSPC:
         return StoreError(f"no space left while writing {path}; free some space and run the same command again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StoreError(f"cannot write to {path}: {error.strerror}; choose another folder")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return StoreError(f"cannot use {path}: {error.strerror}; a file stands where a folder is needed, or vice versa")
-    return StoreError(f"cannot write {path}: {error.strerror or error}")
+    if number == errno.EDQUOT:
+        return StoreError(f"disk quota used up while writing {path}; free some space and run the same command again")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(f"cannot write to {path}: {reason}; choose another folder")
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return StoreError(f"cannot use {path}: {reason}; a file stands where a folder is needed, or vice versa")
+    return StoreError(f"cannot write {path}: {reason}")
 
 
 def make_folder(path: Path) -> Path:
@@ -161,3 +172,44 @@ def publish_folder(temporary: Path, target: Path) -> bool:
         raise storage_error(target, error) from error
     fsync_folder(target.parent)
     return True
+
+
+def remove_orphans(folder: Path, candidates: Iterable[Path], age_s: float = ORPHAN_AGE_S) -> int:
+    """Remove files and folders in which nothing changed for a while.
+
+    Each gets another name before it is emptied: a producer that was only slow then fails at its next step, instead of
+    publishing what is left. Age is judged by the clock that stamps the files, on a network folder the server's:
+    machines that share it need not agree on the time.
+
+    Args:
+        folder: Where they lie; one that cannot be written keeps them.
+        candidates: What may be removed.
+        age_s: Seconds without a change.
+
+    Returns:
+        How many were removed.
+    """
+    removed = 0
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+        now = folder.stat().st_mtime
+        for path in candidates:
+            with contextlib.suppress(OSError):  # it was published, or removed by another process
+                if now - _last_change(path) >= age_s:
+                    _remove(path)
+                    removed += 1
+    return removed
+
+
+def _remove(path: Path) -> None:
+    aside = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+    path.rename(aside)
+    if stat.S_ISDIR(aside.lstat().st_mode):
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
+
+
+def _last_change(path: Path) -> float:
+    below = (Path(parent, name) for parent, folders, files in os.walk(path) for name in (*folders, *files))
+    return max(found.lstat().st_mtime for found in (path, *below))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from benchmark.errors import DamagedFile, NewerSchema
 from benchmark.records.canonical import sha256_file
-from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, read_json, write_text
+from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, read_json, remove_orphans, write_text
 from benchmark.records.schema import SCHEMA_MAJOR, Record
 
 RECORD_FILE = "record.json"
@@ -62,16 +63,25 @@ def read_record(path: Path) -> Record:
         NewerSchema: When a newer version wrote it.
     """
     file = path / RECORD_FILE if path.is_dir() else path
-    content = read_json(file)
+    return parse_record(read_json(file), str(file))
+
+
+def parse_record(content: Any, origin: str) -> Record:
+    """Turn a record's JSON, as :func:`read_json` gives it, into a model.
+
+    Raises:
+        DamagedFile: When it does not fit the schema.
+        NewerSchema: When a newer version wrote it.
+    """
     if not isinstance(content, dict):
-        raise DamagedFile(f"{file} holds no JSON object")
+        raise DamagedFile(f"{origin} holds no JSON object")
     try:
         # Strict, as JSON: numbers are numbers, never strings that look like one.
-        return Record.model_validate_json(json.dumps(upgrade(content, str(file))), strict=True)
+        return Record.model_validate_json(json.dumps(upgrade(content, origin)), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "record"
-        raise DamagedFile(f"{file} does not fit the record schema: {where}: {first['msg']}") from error
+        raise DamagedFile(f"{origin} does not fit the record schema: {where}: {first['msg']}") from error
 
 
 def run_folder(task: str, method: str) -> Path:
@@ -86,7 +96,9 @@ def run_folder_name(record: Record) -> Path:
 
 
 def publish_run(temporary: Path, results: Path, record: Record) -> Path:
-    """Write the record and publish its folder under the next free attempt.
+    """Write the record and publish its folder under the next free attempt; two processes get one attempt each.
+
+    What killed runs left in the results folder long ago is removed.
 
     Returns:
         The folder's final path.
@@ -99,8 +111,25 @@ def publish_run(temporary: Path, results: Path, record: Record) -> Path:
             continue
         write_record(temporary, final)
         if publish_folder(temporary, target):
+            remove_orphans(results, results.glob(f"{TEMPORARY_PREFIX}*"))
             return target
     raise DamagedFile(f"{results} holds 10,000 attempts of one cell; move them away")
+
+
+def record_files(folder: Path) -> Iterator[Path]:
+    """Yield every record file below a folder in path order, but for what is being written."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except (FileNotFoundError, PermissionError):
+        return
+    for entry in entries:
+        if entry.name.startswith(TEMPORARY_PREFIX):
+            continue
+        if entry.name == RECORD_FILE:
+            yield folder / RECORD_FILE
+        if entry.is_dir(follow_symlinks=False):
+            yield from record_files(folder / entry.name)
 
 
 def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
@@ -112,10 +141,8 @@ def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
     for folder in folders:
         if not folder.exists():
             raise DamagedFile(f"{folder} does not exist")
-        files = [folder] if folder.is_file() else sorted(folder.rglob(RECORD_FILE))
-        for file in files:
-            if not any(part.startswith(TEMPORARY_PREFIX) for part in file.relative_to(folder).parts):
-                yield file, read_record(file)
+        for file in [folder] if folder.is_file() else record_files(folder):
+            yield file, read_record(file)
 
 
 def damaged_predictions(folder: Path, record: Record) -> list[str]:

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,15 @@ from numpy.typing import NDArray
 from benchmark.errors import DamagedFile, DataError, StoreError
 from benchmark.progress import Progress
 from benchmark.records.canonical import sha256_hex, sha256_of
-from benchmark.records.files import fsync_tree, make_folder, publish_folder, read_json, storage_error, write_json
+from benchmark.records.files import (
+    TEMPORARY_PREFIX,
+    fsync_tree,
+    make_folder,
+    publish_folder,
+    read_json,
+    storage_error,
+    write_json,
+)
 from benchmark.records.store import Store
 from benchmark.tasks.containers import read_file
 from benchmark.tasks.lazy import LazyImages
@@ -221,16 +230,27 @@ def prepare(root: Path, recipe: Recipe, files: Files, decode: Decode, progress: 
     target, work = root / name, root / f".work-{name}"
     with Store(root.parent.parent).claim(f"prepare-{recipe.data_set}-{name}"):
         # One that is damaged is passed over, and made again below.
-        if (done := next((found for found in open_prepared(root, recipe) if found.folder == target), None)) is not None:
+        if (done := _finished(root, recipe, target)) is not None:
             return done
         _Build(work, recipe, files, decode, progress, workers or os.cpu_count() or 1).run()
         if target.exists():
-            shutil.rmtree(target)  # without a readable index it is no finished store
+            # Another process may have finished it, where this one was stopped until its claim had expired.
+            if (done := _finished(root, recipe, target)) is not None:
+                shutil.rmtree(work, ignore_errors=True)
+                return done
+            # Without a readable index it is no finished store.
+            aside = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+            target.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         if not publish_folder(work, target):
             raise StoreError(f"{target} appeared while it was being made; run the same command again")
     finished = _load(target, recipe)
     assert finished is not None  # just written from this recipe
     return finished
+
+
+def _finished(root: Path, recipe: Recipe, target: Path) -> Prepared | None:
+    return next((found for found in open_prepared(root, recipe) if found.folder == target), None)
 
 
 @dataclass(frozen=True)

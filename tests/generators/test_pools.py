@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -303,6 +304,19 @@ def test_a_stream_of_what_cannot_be_asked_for_is_refused(filled: Pool) -> None:
         list(filled.stream({(7, 7): 1}))
 
 
+def test_a_shard_that_vanishes_before_it_is_read_is_left_out(filled: Pool, reference: PoolImages) -> None:
+    assert filled.missing(THREE_EACH) == 0  # each shard is verified now, and not again unless its file changes
+    file = shards(filled)[0] / "rows.parquet"
+    found = file.stat()
+    file.write_bytes(bytes(found.st_size))
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    pieces = list(filled.stream(THREE_EACH))
+    assert sum(len(piece) for piece in pieces) in (5, 8)
+    with pytest.raises(NotAvailable, match="run the same command again"):
+        filled.read(THREE_EACH)
+    assert Pool(filled.store, filled.recipe).missing(THREE_EACH) in (1, 4)
+
+
 def test_anything_that_changes_images_changes_the_pool(recipe: PoolRecipe) -> None:
     changes: list[dict[str, Any]] = [
         {"task": "colorized-mnist@1"},
@@ -534,6 +548,60 @@ class Noise:
     def sample(self, prompts: Sequence[str], negative: Sequence[str], seeds: Sequence[int], **options: Any) -> Any:
         size = (options["height"], options["width"], 3)
         return np.stack([np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8) for seed in seeds])
+
+
+class Overtaken(Noise):
+    """Another process takes the claim over, as if this one had been stopped, and is done first."""
+
+    def __init__(self, pool: Pool, counts: dict[tuple[int, int | None], int], after: int) -> None:
+        self.pool, self.counts, self.after = pool, counts, after
+
+    def sample(self, *given: Any, **options: Any) -> Any:
+        self.after -= 1
+        if self.after == 0:
+            (claim,) = (self.pool.store.root / "claims").iterdir()
+            claim.unlink()
+            Pool(self.pool.store, self.pool.recipe).ensure(self.counts, Noise)
+        return super().sample(*given, **options)
+
+
+@pytest.mark.parametrize("theirs", [THREE_EACH, {(0, 0): 2, (1, None): 7}, {(0, 0): 9, (0, 1): 9, (1, None): 9}])
+def test_two_that_append_at_once_publish_each_image_once(
+    store: Store, recipe: PoolRecipe, monkeypatch: pytest.MonkeyPatch, theirs: dict[tuple[int, int | None], int]
+) -> None:
+    monkeypatch.setattr(pools, "PIECE_IMAGES", 4)
+    alone = Pool(Store(store.root / "alone"), recipe)
+    pool, counts = Pool(store, recipe), dict.fromkeys(PROMPTS, 5)
+    pool.ensure(counts, lambda: Overtaken(pool, theirs, after=2))
+    both = {group: max(counts[group], theirs.get(group, 0)) for group in counts}
+    alone.ensure(both, Noise)
+    np.testing.assert_array_equal(pool.read(both).images, alone.read(both).images)
+    rows = sum(pq.ParquetFile(shard / "rows.parquet").metadata.num_rows for shard in shards(pool))
+    assert rows == sum(both.values())
+    assert not list(pool.folder.glob(".*"))
+
+
+def test_pools_are_listed_while_one_is_appended(store: Store, recipe: PoolRecipe) -> None:
+    pool, done = Pool(store, recipe), threading.Event()
+    pool.ensure({(0, 0): 1}, Noise)
+
+    def append() -> None:
+        n = 1
+        while not done.is_set():
+            n += 1
+            pool.ensure({(0, 0): n}, Noise)
+
+    producer = threading.Thread(target=append)
+    producer.start()
+    until, listed = time.monotonic() + 0.7, []
+    try:
+        while time.monotonic() < until:
+            listed += [summary.images[GroupKey(0, 0)] for summary in list_pools(store)]
+    finally:
+        done.set()
+        producer.join()
+    assert listed == sorted(listed)
+    assert 1 <= listed[-1] <= pool.held()[GroupKey(0, 0)]
 
 
 def test_a_finished_pool_is_read_fast_and_without_heavy_imports(store: Store, recipe: PoolRecipe) -> None:

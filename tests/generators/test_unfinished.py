@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,26 @@ def test_a_missing_a_damaged_and_a_foreign_file_are_as_good_as_none(tmp_path: Pa
     for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1], b""):
         file.write_bytes(damaged)
         assert read_unfinished(file, training="mine") is None
+
+
+def test_a_process_that_removes_the_folder_stops_no_other_that_still_trains(tmp_path: Path) -> None:
+    kept, done = snapshot(*begun(0)), threading.Event()
+
+    def remove() -> None:
+        while not done.is_set():
+            shutil.rmtree(tmp_path / "unfinished", ignore_errors=True)
+            time.sleep(0.003)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for _ in range(40):
+            write_unfinished(tmp_path / "unfinished" / "file", kept, training="mine")
+    finally:
+        done.set()
+        remover.join()
+    write_unfinished(tmp_path / "unfinished" / "file", kept, training="mine")
+    assert read_unfinished(tmp_path / "unfinished" / "file", training="mine") is not None
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from benchmark.records.files import (
     make_folder,
     publish_folder,
     read_json,
+    storage_error,
     temporary_folder,
     write_bytes,
     write_json,
@@ -122,11 +124,28 @@ def test_a_name_that_the_system_cannot_hold_is_one_sentence(tmp_path: Path) -> N
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_output_stream_is_the_same_error(tmp_path: Path) -> None:
     """Writing a folder's file that is /dev/full fails when it is flushed, not when it is opened."""
-    from benchmark.records.files import storage_error
-
     with pytest.raises(OSError, match="No space left") as caught, Path("/dev/full").open("wb") as stream:
         stream.write(b"x")
     assert "no space left while writing" in str(storage_error(tmp_path, caught.value))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space"),
+            "no space left while writing a/b; free some space and run the same",
+        ),
+        (OSError(errno.EDQUOT, "Quota"), "disk quota used up while writing a/b; free some space and run the same"),
+        (OSError(errno.EROFS, "?"), "cannot write to a/b: Read-only file system; choose another folder"),
+        (OSError(errno.ESTALE, "?"), "cannot write a/b: Stale file handle"),
+        (OSError("no number"), "cannot write a/b: no number"),
+        (ValueError("I/O error: No space left on device (os error 28)"), "no space left while writing a/b; free some"),
+        (ValueError("Invalid header"), "cannot write a/b: Invalid header"),
+    ],
+)
+def test_each_reason_why_nothing_can_be_written_is_one_sentence(error: Exception, sentence: str) -> None:
+    assert str(storage_error(Path("a/b"), error)).startswith(sentence)
 
 
 def test_a_reader_beside_a_killed_writer_sees_the_old_or_the_new_file(tmp_path: Path) -> None:
