@@ -6,25 +6,30 @@ only compared with it. Intervals from test sampling are the records', and `genbi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.contract.budget import Budget
 from benchmark.errors import DamagedFile, InvalidValue, NotAvailable, UsageError
 from benchmark.evaluation.scoring import labels_of, recorded_manifest
 from benchmark.metrics import amplification, crossed
-from benchmark.metrics.data import BoolArray, IntArray, TestLabels
+from benchmark.metrics.data import BoolArray, FloatArray, IntArray, TestLabels
 from benchmark.metrics.groups import GroupCounts, accuracies, average_weights, averages, count_groups
 from benchmark.metrics.registry import METRICS_VERSION
-from benchmark.records.canonical import sha256_file
+from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.predictions import StoredPredictions, read_predictions
 from benchmark.records.schema import CheckpointResult, Record
 from benchmark.tasks.catalog import find_card, load_task
-from benchmark.tasks.locks import Pinned, load_lock
+from benchmark.tasks.locks import Pinned, load_lock, split_key
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task
 from leaderboard.load import Run, check_plain
+from leaderboard.remembered import Remembered, pack, unpack
 
 _BYTES_PER_ROW, _BYTES_BESIDES = 16, 2**16
 _SUBPOPULATION = "defined only where the attribute varies within every class"
@@ -41,7 +46,6 @@ class Split:
         rows_digest: Digest of the test rows.
         digest: Digest of the whole split.
         train_counts: Real training images, int [classes, attributes].
-        budget: What the protocol allows.
         pinned: Whether it is the split that the lock pins.
     """
 
@@ -50,8 +54,29 @@ class Split:
     rows_digest: str
     digest: str
     train_counts: IntArray
-    budget: Budget
     pinned: Pinned
+
+    @functools.cached_property
+    def budget(self) -> Budget:
+        """What the protocol allows."""
+        recipe, allowed = self.task.card.task, self.task.card.allowed_groups()
+        per_real = recipe.synthetic.per_real
+        return Budget.of(self.train_counts, per_real=per_real, steps=recipe.training.steps, allowed=allowed)
+
+    @functools.cached_property
+    def groups(self) -> IntArray:
+        """Index of each test row's group, int [rows]."""
+        return self.labels.group
+
+    @functools.cached_property
+    def sizes(self) -> IntArray:
+        """Test rows by group, int [groups]."""
+        return np.bincount(self.groups, minlength=self.labels.n_classes * self.labels.n_attributes)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What answers are checked against: the split and the card that says what its rows mean."""
+        return sha256_of([self.digest, self.rows_digest, self.task.card.digest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +84,33 @@ class Answers:
     """One checkpoint's answers, reduced.
 
     Attributes:
-        correct: Whether each test row is answered rightly, bool [rows].
-        counts: Per group.
+        split: What they answer.
+        packed: Whether each test row is answered rightly, as :func:`pack` gives it.
         values: Metrics by name; None where undefined.
         reasons: Why they are.
     """
 
-    correct: BoolArray
-    counts: GroupCounts
+    split: Split
+    packed: str
     values: dict[str, float | None]
     reasons: dict[str, str]
+
+    @property
+    def correct(self) -> BoolArray:
+        """Whether each test row is answered rightly, bool [rows]."""
+        return unpack(self.packed, len(self.split.labels))
+
+    @functools.cached_property
+    def right(self) -> IntArray:
+        """Right answers by group, int [groups]."""
+        return np.bincount(self.split.groups[self.correct], minlength=len(self.split.sizes))
 
 
 @dataclass
 class Splits:
-    """The splits that the records need, each computed once."""
+    """The splits that the records need, each computed once; those that the lock pins are remembered between builds."""
 
+    memory: Remembered
     _known: dict[tuple[str, str, int, tuple[str, ...] | None], Split] = field(default_factory=dict)
 
     def of(self, run: Run) -> Split | str:
@@ -86,40 +122,74 @@ class Splits:
             DataError: When the data are not at hand or not what the lock says.
             DamagedFile: When the record's split is not the task's although it says so.
         """
+        split = self.at_hand(run)
+        return split if isinstance(split, str) else _check_split(split, run.record, run) or split
+
+    def at_hand(self, run: Run) -> Split | str:
+        """Return the split of a run as the data at hand give it, whatever its record says about it; see :meth:`of`."""
         record, cell = run.record, run.record.cell
+        missing = record.task.missing_samples
+        key = (cell.task, cell.level, cell.draw, None if missing is None else tuple(missing))
+        if key in self._known:
+            return self._known[key]
         try:
-            card = find_card(cell.task)
-            level = card.check_level(cell.level)
+            level = find_card(cell.task).check_level(cell.level)
         except UsageError as error:
             return str(error)
         if level != cell.level:
             raise DamagedFile(f"{run.file}: level {cell.level!r} is spelt {level!r}")
-        missing = record.task.missing_samples
-        key = (cell.task, cell.level, cell.draw, None if missing is None else tuple(missing))
-        if key not in self._known:
-            task = load_task(cell.task)
-            try:
-                self._known[key] = _split(task, recorded_manifest(task, record), missing)
-            except NotAvailable as error:
-                return f"its answers cannot be checked: {error}"
-        split = self._known[key]
-        return _check_split(split, record, run) or split
+        try:
+            return self._known.setdefault(key, self._find(record))
+        except NotAvailable as error:
+            return f"its answers cannot be checked: {error}"
+
+    def _find(self, record: Record) -> Split:
+        task, missing = load_task(record.cell.task), record.task.missing_samples
+        lock_key = split_key(task.card, record.cell.level, record.cell.draw)
+        pinned = load_lock("splits").entries.get(task.card.task.name, {}).get(lock_key)
+        if missing or missing is None or pinned is None:
+            return _split(task, recorded_manifest(task, record), missing)
+        key = f"split {record.cell.task} {lock_key}"
+        known = self.memory.arrays(key)
+        if known is not None and known[0]["pinned"] == [pinned, task.card.digest]:
+            return _recalled(task, pinned, *known)
+        split = _split(task, recorded_manifest(task, record), missing)
+        if split.pinned == "pinned":
+            self.memory.keep_arrays(key, {"pinned": [pinned, task.card.digest], **_about(split)}, _arrays(split))
+        return split
 
 
 def _split(task: Task, manifest: Manifest, missing: list[str] | None) -> Split:
-    recipe, counts = task.card.task, manifest.counts(TRAIN)
-    budget = Budget.of(
-        counts, per_real=recipe.synthetic.per_real, steps=recipe.training.steps, allowed=task.card.allowed_groups()
-    )
     return Split(
         task=task,
         labels=labels_of(task, manifest),
         rows_digest=manifest.splits[TEST].digest,
         digest=manifest.digest,
-        train_counts=counts,
-        budget=budget,
+        train_counts=manifest.counts(TRAIN),
         pinned=_pin_state(task, manifest, missing),
     )
+
+
+def _about(split: Split) -> dict[str, Any]:
+    """Return what a remembered split holds besides arrays."""
+    named = {each.name: getattr(split.labels, each.name) for each in fields(split.labels)}
+    labels = {name: value for name, value in named.items() if not isinstance(value, np.ndarray)}
+    return {"rows_digest": split.rows_digest, "labels": labels}
+
+
+def _arrays(split: Split) -> dict[str, NDArray[Any]]:
+    named = {each.name: getattr(split.labels, each.name) for each in fields(split.labels)}
+    return {name: value for name, value in named.items() if isinstance(value, np.ndarray)} | {
+        "train_counts": split.train_counts
+    }
+
+
+def _recalled(task: Task, digest: str, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Split:
+    """Return a split that the lock pins as it is remembered."""
+    train_counts = arrays.pop("train_counts")
+    said: dict[str, Any] = {**about["labels"], **arrays}
+    said |= {"comparable": tuple(map(tuple, said["comparable"])), "class_family": tuple(said["class_family"])}
+    return Split(task, TestLabels(**said), about["rows_digest"], digest, train_counts, "pinned")
 
 
 def _pin_state(task: Task, manifest: Manifest, missing: list[str] | None) -> Pinned:
@@ -142,26 +212,33 @@ def _check_split(split: Split, record: Record, run: Run) -> str | None:
     return None
 
 
-def read_answers(run: Run, split: Split) -> dict[tuple[int, str], Answers]:
+def read_answers(run: Run, split: Split) -> dict[tuple[str, str], Answers]:
     """Read and check every predictions file of a run, each once.
 
     Returns:
-        Answers by (index of the stage, selection rule).
+        Answers by the file's (name, digest).
 
     Raises:
         DamagedFile: When a file is missing, is not the one that the record names, does not answer this test split, or
             gives other numbers than the record.
     """
-    found: dict[tuple[int, str], Answers] = {}
     known: dict[tuple[str, str], Answers] = {}
-    for position, stage in enumerate(run.record.stages):
+    for stage in run.record.stages:
         for checkpoint in stage.checkpoints:
             name = (checkpoint.predictions.file, checkpoint.predictions.sha256)
             if name not in known:
                 known[name] = _read(run, split, checkpoint)
             _check_numbers(run, checkpoint, known[name])
-            found[position, checkpoint.rule] = known[name]
-    return found
+    return known
+
+
+def by_checkpoint(record: Record, known: Mapping[tuple[str, str], Answers]) -> dict[tuple[int, str], Answers]:
+    """Return a run's answers by (index of the stage, selection rule)."""
+    return {
+        (position, checkpoint.rule): known[checkpoint.predictions.file, checkpoint.predictions.sha256]
+        for position, stage in enumerate(record.stages)
+        for checkpoint in stage.checkpoints
+    }
 
 
 def _read(run: Run, split: Split, checkpoint: CheckpointResult) -> Answers:
@@ -172,10 +249,11 @@ def _read(run: Run, split: Split, checkpoint: CheckpointResult) -> Answers:
     stored = read_predictions(file, rows=len(split.labels), rows_digest=split.rows_digest)
     if int(stored.label.max()) >= split.labels.n_classes:
         raise DamagedFile(f"{file} answers with class {int(stored.label.max())} of {split.labels.n_classes}")
-    return _answers(split, stored)
+    return reduce_answers(split, stored)
 
 
-def _answers(split: Split, stored: StoredPredictions) -> Answers:
+def reduce_answers(split: Split, stored: StoredPredictions) -> Answers:
+    """Reduce a checkpoint's answers to what the board compares."""
     test, label = split.labels, stored.label.astype(np.int64)
     counts = count_groups(test, label)
     values: dict[str, float | None] = {}
@@ -191,7 +269,7 @@ def _answers(split: Split, stored: StoredPredictions) -> Answers:
         values[name] = value
         if value is None:
             reasons[name] = reason
-    return Answers(label == test.y, counts, values, reasons)
+    return Answers(split, pack(label == test.y), values, reasons)
 
 
 def _association(
@@ -212,9 +290,10 @@ def _association(
 
 
 def _check_numbers(run: Run, checkpoint: CheckpointResult, answers: Answers) -> None:
-    counts, table = answers.counts, checkpoint.groups
+    split, table = answers.split, checkpoint.groups
+    shape = (split.labels.n_classes, split.labels.n_attributes)
     where = f"{run.file}, {checkpoint.predictions.file}"
-    if table.n != counts.n.tolist() or table.correct != counts.correct.tolist():
+    if table.n != split.sizes.reshape(shape).tolist() or table.correct != answers.right.reshape(shape).tolist():
         raise DamagedFile(f"{where}: the record's group counts are not those of its predictions")
     if run.record.metrics_version != METRICS_VERSION:
         return  # shown as this version computes them
@@ -225,11 +304,10 @@ def _check_numbers(run: Run, checkpoint: CheckpointResult, answers: Answers) -> 
             raise DamagedFile(f"{where}: the record says {name} = {said}, its predictions give {value}")
 
 
-def populated_accuracies(runs: list[Answers]) -> tuple[np.ndarray, IntArray]:
+def populated_accuracies(runs: list[Answers]) -> tuple[FloatArray, IntArray]:
     """Return the group accuracies of several runs, float [runs, groups], and the groups' test rows, int [groups]."""
     if not runs:
         raise InvalidValue("no runs to average")
-    return (
-        np.stack([np.nan_to_num(accuracies(answers.counts)).ravel() for answers in runs]),
-        np.asarray(runs[0].counts.n, dtype=np.int64).ravel(),
-    )
+    sizes = runs[0].split.sizes
+    right = np.stack([answers.right for answers in runs]).astype(np.float64)
+    return np.divide(right, sizes, out=np.zeros(right.shape), where=sizes > 0), sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,6 +27,10 @@ def in_tree_card(name: str) -> MethodCard | None:
     return load_method(name).card if listed is not None and listed.in_tree else None
 
 
+_code_digest = functools.cache(source_digest)
+"""The code that this process runs does not change; thousands of records ask for it."""
+
+
 def stale_reasons(record: Record, card: DataCard) -> list[str]:
     """Return what has changed since a run was made: the data card, the method's code or version."""
     reasons = []
@@ -36,7 +41,7 @@ def stale_reasons(record: Record, card: DataCard) -> list[str]:
         return reasons
     if method.version != record.method.version:
         reasons.append(f"stale: the method is at version {method.version} now")
-    elif source_digest(record.method.name) != record.method.source_digest:
+    elif _code_digest(record.method.name) != record.method.source_digest:
         reasons.append("stale: the method's code has changed since")
     return reasons
 
@@ -52,7 +57,7 @@ def check_claims(run: Run) -> None:
     if (
         card is None
         or card.version != record.method.version
-        or source_digest(record.method.name) != record.method.source_digest
+        or _code_digest(record.method.name) != record.method.source_digest
     ):
         return  # marked as stale, or not ours
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmark.contract.tracks import Track
 from benchmark.records.canonical import sha256_of
@@ -26,6 +28,36 @@ class Scored:
     def checkpoint(self, rule: str) -> CheckpointResult | None:
         """Return the ranked checkpoint under a rule, if the method has one."""
         return next((c for c in self.run.record.ranked_stage.checkpoints if c.rule == rule), None)
+
+    @functools.cached_property
+    def configuration(self) -> dict[str, Any]:
+        """What must be equal in the seeds of one row, besides rule and track."""
+        cell, method = self.run.record.cell, self.run.record.method
+        return {
+            "task": cell.task,
+            "level": cell.level,
+            "method": cell.method,
+            "origin": [method.origin, method.package],
+            "hparams": cell.hparams,
+            "configuration": method.configuration,
+            "generator": cell.generator,
+            "backbone": [cell.backbone, cell.backbone_weights],
+            "training": cell.training,
+            # B may differ between draws, so only a budget that is not the protocol's makes another row.
+            "budget": None if self.standard_budget else cell.budget,
+            "oracle": method.oracle,
+            "verification": self.run.level,
+        }
+
+    @functools.cached_property
+    def standard_budget(self) -> bool:
+        """Whether the budget is the protocol's."""
+        record, card = self.run.record, self.split.task.card
+        budget, own = replace(self.split.budget, steps=card.recipe(recipe_of(record, card)).steps), record.cell.budget
+        if record.method.kind == PROCESS:
+            # The rounds are a hyper-parameter; those that the steps tell must be those that the images tell.
+            budget = budget.for_process(images=record.task.n_train, rounds=own["steps"] // budget.steps - 1)
+        return own == {"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps}
 
     def ranked_answers(self, rule: str) -> Answers:
         """Return the answers of the last stage's checkpoint under a rule."""
@@ -82,37 +114,9 @@ def group_runs(runs: Iterable[Scored], rule: str) -> list[Group]:
 
 
 def _row_key(scored: Scored, checkpoint: CheckpointResult) -> str:
-    cell, method = scored.run.record.cell, scored.run.record.method
-    return sha256_of(
-        {
-            "task": cell.task,
-            "level": cell.level,
-            "rule": checkpoint.rule,
-            "track": checkpoint.track,
-            "method": cell.method,
-            "origin": [method.origin, method.package],
-            "hparams": cell.hparams,
-            "configuration": method.configuration,
-            "generator": cell.generator,
-            "backbone": [cell.backbone, cell.backbone_weights],
-            "training": cell.training,
-            # B may differ between draws, so only a budget that is not the protocol's makes another row.
-            "budget": None if _standard_budget(scored) else cell.budget,
-            "oracle": method.oracle,
-            "verification": scored.run.level,
-        }
-    )
+    return sha256_of({**scored.configuration, "rule": checkpoint.rule, "track": checkpoint.track})
 
 
 def standard_recipe(scored: Scored) -> bool:
     """Return whether a run used the task's training recipe and budget: only such runs are compared."""
-    return not recipe_changes(scored.run.record, scored.split.task.card) and _standard_budget(scored)
-
-
-def _standard_budget(scored: Scored) -> bool:
-    record, card = scored.run.record, scored.split.task.card
-    budget, own = replace(scored.split.budget, steps=card.recipe(recipe_of(record, card)).steps), record.cell.budget
-    if record.method.kind == PROCESS:
-        # The rounds are a hyper-parameter; those that the steps tell must be those that the images tell.
-        budget = budget.for_process(images=record.task.n_train, rounds=own["steps"] // budget.steps - 1)
-    return own == {"synthetic": budget.synthetic, "sampled": budget.sampled, "steps": budget.steps}
+    return not recipe_changes(scored.run.record, scored.split.task.card) and scored.standard_budget

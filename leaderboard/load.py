@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmark.contract.tracks import SelectionRule, Track, row_track
 from benchmark.errors import DamagedFile, GenBiasError
 from benchmark.records.canonical import sha256_of
 from benchmark.records.files import TEMPORARY_PREFIX, read_json
-from benchmark.records.results import RECORD_FILE, read_record
-from benchmark.records.schema import Record
+from benchmark.records.generations import PROCESS
+from benchmark.records.results import parse_record, record_files
+from benchmark.records.schema import GroupAudit, GroupTable, Mixture, PoolUse, Record, StageResult
 from benchmark.tasks.law import DRAWS
 from leaderboard.models import Level
 from leaderboard.verification import Entry, check_entry, record_digest
@@ -22,6 +24,10 @@ from leaderboard.verification import Entry, check_entry, record_digest
 _MAX_RECORD_BYTES = 32 * 2**20
 _LONGEST_NAME = 200
 _SHOWN_PROBLEMS = 20
+_SHARES = (
+    "asked", "raw", "corrected", "low", "high", "precision", "recall", "density", "coverage",
+)  # fmt: skip
+_NO_GROUPS: dict[str, Any] = {"labels": [], "attributes": [], "train_counts": []}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +36,7 @@ class Run:
 
     Attributes:
         file: Where it lies.
-        record: Its content.
+        record: Its content, or what the board shows of it; see :func:`brief`.
         digest: SHA-256 of its JSON content.
         level: What maintainers say about it.
     """
@@ -88,27 +94,16 @@ def find_records(inputs: Sequence[Path]) -> list[Path]:
     Raises:
         DamagedFile: For a folder or file that does not exist.
     """
-    found: set[Path] = set()
+    found: dict[Path, None] = {}
     for path in inputs:
         if not path.exists():
             raise DamagedFile(f"{path} does not exist; give folders of records or record files")
-        files = [path] if path.is_file() else list(path.rglob(RECORD_FILE))
-        found |= {file.resolve() if file is path else file.absolute() for file in files if not _temporary(file)}
+        files = [path.resolve()] if path.is_file() else record_files(path.absolute())
+        found |= dict.fromkeys(file for file in files if not _temporary(path))
     return sorted(found)
 
 
-def load_runs(files: Sequence[Path], verified: dict[str, Entry], problems: Problems) -> list[Run]:
-    """Read records, without the trials; what is wrong goes to ``problems``."""
-    runs = []
-    for file in files:
-        with problems.collect():
-            run = load_run(file, verified)
-            if run.record.kind == "run":
-                runs.append(run)
-    return runs
-
-
-def load_run(file: Path, verified: dict[str, Entry]) -> Run:
+def load_run(file: Path, verified: Mapping[str, Entry]) -> Run:
     """Read one record and check that it is what it says.
 
     Raises:
@@ -116,12 +111,79 @@ def load_run(file: Path, verified: dict[str, Entry]) -> Run:
         NewerSchema: When a newer version wrote it.
     """
     check_plain(file, _MAX_RECORD_BYTES)
-    record = read_record(file)
-    digest = record_digest(read_json(file), str(file))
+    content = read_json(file)
+    record = parse_record(content, str(file))
+    digest = record_digest(content, str(file))
     _check_identity(record, file)
+    return Run(file, record, digest, level_of(record, digest, verified, file))
+
+
+def level_of(record: Record, digest: str, verified: Mapping[str, Entry], file: Path) -> Level:
+    """Return what maintainers say about a record.
+
+    Raises:
+        DamagedFile: When it contradicts the entry that names it.
+    """
     entry = verified.get(digest)
-    level: Level = "self-reported" if entry is None else check_entry(entry, record, str(file))
-    return Run(file, record, digest, level)
+    return "self-reported" if entry is None else check_entry(entry, record, str(file))
+
+
+def brief(record: Record) -> Record:
+    """Return what the board shows of a checked record: without curves, intervals, lists of images and the like.
+
+    Thousands of records fit into memory only so. Tables of groups stay for processes alone, whose points need them.
+    """
+    process = record.method.kind == PROCESS
+    task: dict[str, Any] = {"validation_counts": [], "realised_rho": [], "prepared_sha256": {}}
+    return record.model_copy(
+        update={
+            "stages": [_brief_stage(stage, process=process) for stage in record.stages],
+            "pools": [_brief_pool(pool) for pool in record.pools],
+            "task": record.task.model_copy(update=task if process else {**task, **_NO_GROUPS}),
+            "environment": record.environment.model_copy(update={"packages": {}}),
+            "failure": record.failure and record.failure.model_copy(update={"traceback": []}),
+            "notes": [],
+            "artifacts": {},
+            "auditors": {},
+        }
+    )
+
+
+def _brief_stage(stage: StageResult, *, process: bool) -> StageResult:
+    without = {"metrics": {}, "groups": GroupTable(n=[], correct=[], low=[], high=[]), "views": {}}
+    checkpoints = [each.model_copy(update=without) for each in stage.checkpoints]
+    update: dict[str, Any] = {"curves": [], "checkpoints": checkpoints}
+    if stage.mixture is not None and not process:
+        update["mixture"] = _totals(stage.mixture)
+    return stage.model_copy(update=update)
+
+
+def _totals(mixture: Mixture) -> Mixture:
+    """Return a mixture as if all images were of one group."""
+    return mixture.model_copy(
+        update={
+            "real": [[sum(map(sum, mixture.real))]],
+            "synthetic": [[sum(map(sum, mixture.synthetic))]],
+            "synthetic_without_attribute": [sum(mixture.synthetic_without_attribute)],
+        }
+    )
+
+
+def _brief_pool(pool: PoolUse) -> PoolUse:
+    audit: GroupAudit | None = pool.groups
+    without: dict[str, Any] = {name: [] for name in (*_SHARES, "absent")}
+    return pool.model_copy(
+        update={
+            "recipe": {name: value for name, value in pool.recipe.items() if name == "generation"},
+            "ranges": {},
+            "tuning": pool.tuning and pool.tuning.model_copy(update={"settings": {}}),
+            "filter": pool.filter and pool.filter.model_copy(update={"kept_indices": {}}),
+            "own": None,
+            "labels": None,
+            "groups": audit and audit.model_copy(update=without),
+            "transfer": {},
+        }
+    )
 
 
 def check_plain(file: Path, most: int) -> None:

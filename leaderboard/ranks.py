@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from benchmark.errors import InvalidValue
-from benchmark.metrics.compare import Performance, performance
 from benchmark.metrics.data import CONFIDENCE
-from benchmark.metrics.ranking import LEAST_SEEDS, Rank, rank
-from benchmark.records.canonical import derive_seed
+from benchmark.metrics.ranking import LEAST_SEEDS, Contest, Rank, places
 from benchmark.tasks.law import DRAWS
 from leaderboard.groups import Group, standard_recipe
 from leaderboard.models import RANKING_LEVELS, Behind, RankInterval
+from leaderboard.pairs import enter
+from leaderboard.remembered import Remembered
 
 
-def rank_groups(groups: Sequence[Group], metric: str) -> tuple[dict[str, RankInterval], dict[str, list[str]]]:
+def rank_groups(
+    groups: Sequence[Group], metric: str, memory: Remembered, place: str
+) -> tuple[dict[str, RankInterval], dict[str, list[str]]]:
     """Rank the rows of one task, level and rule.
 
     Args:
         groups: The rows.
         metric: The task's ranking metric.
+        memory: What earlier builds found out.
+        place: Which table it is.
 
     Returns:
         The rank interval of each ranked row by its id, and the reasons why the others are not ranked.
     """
     reasons = {group.id: _not_ranked(group, metric) for group in groups}
-    performances: dict[str, Performance] = {}
-    for group in groups:
-        if reasons[group.id]:
-            continue
-        try:
-            performances[group.id] = _performance(group, metric)
-        except InvalidValue as error:
-            reasons[group.id] = [f"not ranked: {error}"]
-    return _ranks(groups, performances), reasons
+    entered, refused = enter([group for group in groups if not reasons[group.id]], metric, memory, place)
+    reasons |= {name: [f"not ranked: {error}"] for name, error in refused.items()}
+    return {} if entered is None else _ranks(groups, entered), reasons
 
 
 def _not_ranked(group: Group, metric: str) -> list[str]:
@@ -59,27 +55,16 @@ def _not_ranked(group: Group, metric: str) -> list[str]:
     return reasons
 
 
-def _performance(group: Group, metric: str) -> Performance:
-    split = group.first.split
-    return performance(
-        split.labels,
-        np.stack([answers.correct for answers in group.answers]),
-        np.array([scored.run.record.cell.draw for scored in group.runs], dtype=np.int64),
-        metric,
-        seed=derive_seed(test=split.rows_digest, purpose="bootstrap"),
-    )
-
-
-def _ranks(groups: Sequence[Group], performances: dict[str, Performance]) -> dict[str, RankInterval]:
+def _ranks(groups: Sequence[Group], entered: Contest) -> dict[str, RankInterval]:
     """Rank each row in the family of its own track: the ranked rows whose track is the same or a lower one."""
-    tracks = {group.id: group.track for group in groups if group.id in performances}
+    among = set(entered.names)
+    tracks = {group.id: group.track for group in groups if group.id in among}
     found = {}
     for track in sorted(set(tracks.values()), key=lambda each: each.rank):
-        family = {name: performances[name] for name in tracks if track.covers(tracks[name])}
-        places = rank(family)
-        for place in places:
+        family = places(entered.among([name for name in tracks if track.covers(tracks[name])]))
+        for place in family:
             if tracks[place.name] is track:
-                found[place.name] = _interval(place, places[0].name, len(places))
+                found[place.name] = _interval(place, family[0].name, len(family))
     return found
 
 

@@ -17,23 +17,23 @@ from leaderboard.claims import changed_settings, stale_reasons
 from leaderboard.groups import Group, Scored, standard_recipe
 from leaderboard.models import RANKING_LEVELS, Data, Estimate, RankInterval, Row, RowCost, Span, Table
 from leaderboard.ranks import rank_groups
+from leaderboard.remembered import Remembered
 
 BASELINE, CEILING = "erm", "real-oracle"
 _REFERENCE = "the method is one of the two that the gap lies between"
 
 
-def build_table(level: str, recipe: str, card: DataCard, groups: Sequence[Group]) -> Table:
-    """Build the table of one task, level, training recipe and rule."""
-    summary = recipe_summary(card, recipe)
-    if not groups:
-        return Table(level=level, recipe=recipe, recipe_summary=summary, rows=[], repeated=0)
+def build_table(
+    level: str, recipe: str, card: DataCard, groups: Sequence[Group], memory: Remembered, place: str
+) -> Table:
+    """Build the table of one task, level, training recipe and rule, which ``place`` names."""
     metric = groups[0].first.split.labels.ranking_metric
-    ranks, reasons = rank_groups(groups, metric)
+    ranks, reasons = rank_groups(groups, metric, memory, place)
     gaps = _recovered_gaps(groups, metric)
     rows = [_row(group, ranks.get(group.id), reasons[group.id], gaps[group.id]) for group in groups]
     rows.sort(key=lambda row: _position(row, metric))
     repeated = sum(group.repeated for group in groups)
-    return Table(level=level, recipe=recipe, recipe_summary=summary, rows=rows, repeated=repeated)
+    return Table(level=level, recipe=recipe, recipe_summary=recipe_summary(card, recipe), rows=rows, repeated=repeated)
 
 
 def recipe_summary(card: DataCard, name: str) -> str:

@@ -6,6 +6,7 @@ So a level cannot be inherited by a changed record, by another seed, or by anoth
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,8 +51,8 @@ class Verifications(_Strict):
 
     @model_validator(mode="after")
     def _one_decision_each(self) -> Verifications:
-        digests = [digest for entry in self.entries for digest in entry.records.values()]
-        twice = sorted({digest for digest in digests if digests.count(digest) > 1})
+        times = Counter(digest for entry in self.entries for digest in entry.records.values())
+        twice = sorted(digest for digest, number in times.items() if number > 1)
         if twice:
             raise ValueError(f"record {twice[0][:12]}… stands in the entries twice")
         return self

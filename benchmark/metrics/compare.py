@@ -22,6 +22,7 @@ are on the safe side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,7 @@ COMPARABLE_METRICS = (
     "acc_worst_group",
 )
 BIAS_RESAMPLES = 200
+_NUMBERS_AT_ONCE = 2_000_000
 NEAR = 2.0
 """Groups within so many standard deviations of the worst one may be tied with it."""
 
@@ -99,7 +101,7 @@ def performance(
     metric: str,
     train_counts: IntArray | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Performance:
     """Reduce one method's answers to per-seed values and influences.
 
@@ -109,7 +111,7 @@ def performance(
         draws: Draw of each seed, [seeds].
         metric: One of ``COMPARABLE_METRICS``.
         train_counts: Real training images [classes, attributes]; needed for ``acc_adjusted``.
-        seed: Decides the resamples of the minimum's bias.
+        seed: Decides the resamples of the minimum's bias; None leaves the bias at 0, where only influences are needed.
 
     Raises:
         InvalidValue: When shapes disagree, or the metric cannot be compared or is undefined on this test.
@@ -126,7 +128,8 @@ def performance(
     bias = np.zeros(len(draws))
     if metric == "acc_worst_group":
         weights = np.stack([_worst(row, n) for row in shares])
-        bias = _bias_of_minimum(test, correct, design, shares, seed)
+        if seed is not None:
+            bias = _bias_of_minimum(test, correct, design, shares, seed)
     else:
         weights = np.broadcast_to(_weights(test, metric, n, train_counts), shares.shape)
     values = np.where(weights != 0, weights * shares, 0).sum(axis=1)
@@ -143,6 +146,98 @@ def performance(
     return Performance(metric, values, draws, np.asarray(influence, dtype=np.float64), bias, design)
 
 
+@dataclass(frozen=True, eq=False)
+class Comparisons:
+    """Many differences, as arrays [pairs]; see :class:`Comparison`."""
+
+    difference: FloatArray
+    p_value: FloatArray
+    standard_error: FloatArray
+    test_variance: FloatArray
+    training_variance: FloatArray
+    degrees_of_freedom: FloatArray
+
+    def one(self, pair: int) -> Comparison:
+        """Return one of them with its interval."""
+        from scipy.special import stdtrit
+
+        difference, error, freedom = (
+            float(column[pair]) for column in (self.difference, self.standard_error, self.degrees_of_freedom)
+        )
+        half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+        return Comparison(
+            difference,
+            difference - half,
+            difference + half,
+            float(self.p_value[pair]),
+            error,
+            float(self.test_variance[pair]),
+            float(self.training_variance[pair]),
+            freedom,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Standings:
+    """Methods on some draws, as arrays [methods]; seeds are averaged within a draw first, so that draws count alike.
+
+    Attributes:
+        value: The metric.
+        bias: Possible sampling bias of the value.
+        training: Variance of the value from seeds and draws.
+        seeds: Seeds behind it.
+    """
+
+    value: FloatArray
+    bias: FloatArray
+    training: FloatArray
+    seeds: FloatArray
+
+    def take(self, methods: IntArray) -> Standings:
+        """Return some of them."""
+        return Standings(self.value[methods], self.bias[methods], self.training[methods], self.seeds[methods])
+
+
+def standings(methods: Sequence[Performance], draws: IntArray) -> Standings:
+    """Average the seeds of each method over some draws.
+
+    Raises:
+        InvalidValue: When one has fewer than two seeds there.
+    """
+    rows = []
+    for method in methods:
+        weights = _seed_weights(method.draws, draws)
+        seeds = int((weights > 0).sum())
+        if seeds < 2:
+            raise InvalidValue("a comparison needs at least two seeds of each method on the common draws")
+        rows.append(
+            (float(weights @ method.values), float(weights @ method.bias), _training(method.values, weights), seeds)
+        )
+    return Standings(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+
+
+def spread(method: Performance, draws: IntArray) -> FloatArray:
+    """Return the units' influences on a method's average over some draws, [units], centred and scaled.
+
+    The squared distance of two methods' spreads is the variance of their difference under sampling of units within
+    strata.
+    """
+    return _spread(_seed_weights(method.draws, draws) @ method.influence, method.design)
+
+
+def squared_distances(spreads: FloatArray, other: FloatArray) -> FloatArray:
+    """Return the squared distance of each of some spreads, [methods, units], to one other, [units].
+
+    Differences are taken before squares, so that equal answers are at distance 0; and row by row, so that a distance
+    does not depend on which others are asked for.
+    """
+    found = np.empty(len(spreads))
+    step = max(1, _NUMBERS_AT_ONCE // len(other))
+    for start in range(0, len(spreads), step):
+        found[start : start + step] = np.square(spreads[start : start + step] - other).sum(axis=1)
+    return found
+
+
 def compare(first: Performance, second: Performance) -> Comparison:
     """Compare two methods on the draws that both have, averaging seeds within a draw first.
 
@@ -156,19 +251,29 @@ def compare(first: Performance, second: Performance) -> Comparison:
         raise InvalidValue(
             f"no common draw: {sorted(set(first.draws.tolist()))} and {sorted(set(second.draws.tolist()))}"
         )
-    ours, theirs = _seed_weights(first.draws, common), _seed_weights(second.draws, common)
-    if min((ours > 0).sum(), (theirs > 0).sum()) < 2:
-        raise InvalidValue("a comparison needs at least two seeds of each method on the common draws")
-    difference = float(ours @ first.values - theirs @ second.values)
-    influence = ours @ first.influence - theirs @ second.influence
-    sampling = stratified_variance(influence, first.design) + float(ours @ first.bias - theirs @ second.bias) ** 2
-    parts = [sampling, _training(first.values, ours), _training(second.values, theirs)]
-    freedoms = [
-        max(first.design.units - first.design.n_strata, 1),
-        int((ours > 0).sum()) - 1,
-        int((theirs > 0).sum()) - 1,
-    ]
-    return _test(difference, np.array(parts), np.array(freedoms, dtype=np.float64))
+    distance = squared_distances(spread(first, common)[None], spread(second, common))
+    ours, theirs = (standings([each], common) for each in (first, second))
+    return compare_standings(ours, theirs, distance, sampling_freedom(first.design)).one(0)
+
+
+def compare_standings(first: Standings, second: Standings, distances: FloatArray, freedom: int) -> Comparisons:
+    """Compare methods pair by pair, on the draws that their standings average over.
+
+    Args:
+        first: One side of each pair, [pairs].
+        second: The other side, [pairs].
+        distances: Squared distances of the two sides' spreads, [pairs].
+        freedom: Degrees of freedom of the part from test sampling.
+    """
+    sampling = distances + (first.bias - second.bias) ** 2
+    parts = np.stack([sampling, first.training, second.training])
+    freedoms = np.stack([np.full(len(distances), float(freedom)), first.seeds - 1, second.seeds - 1])
+    return _test(first.value - second.value, parts, freedoms)
+
+
+def sampling_freedom(design: Design) -> int:
+    """Return the degrees of freedom of a variance from test sampling."""
+    return max(design.units - design.n_strata, 1)
 
 
 def stratified_variance(influence: FloatArray, design: Design) -> float:
@@ -178,39 +283,31 @@ def stratified_variance(influence: FloatArray, design: Design) -> float:
         influence: Per unit, [units].
         design: Strata of the units.
     """
+    return float(np.square(_spread(influence, design)).sum())
+
+
+def _spread(influence: FloatArray, design: Design) -> FloatArray:
     size = np.bincount(design.stratum, minlength=design.n_strata).astype(np.float64)
     total = np.bincount(design.stratum, weights=influence, minlength=design.n_strata)
     # A stratum of one unit cannot show its spread: its influence, centred on its own group, is taken as it is.
     centre = np.where(size > 1, total / size, 0.0)
-    squares = np.bincount(design.stratum, weights=(influence - centre[design.stratum]) ** 2, minlength=design.n_strata)
-    return float((squares * size / np.maximum(size - 1, 1)).sum())
+    scale = np.sqrt(size / np.maximum(size - 1, 1))
+    return np.asarray((influence - centre[design.stratum]) * scale[design.stratum])
 
 
-def _test(difference: float, parts: FloatArray, freedoms: FloatArray) -> Comparison:
-    variance = float(parts.sum())
-    training = float(parts[1] + parts[2])
-    if variance <= 1e-24:
-        # Every seed and every unit says the same: nothing is left to chance.
-        same = abs(difference) <= 1e-12
-        return Comparison(
-            difference,
-            difference,
-            difference,
-            1.0 if same else 0.0,
-            0.0,
-            float(parts[0]),
-            training,
-            float(freedoms.min()),
-        )
-    from scipy.stats import t
+def _test(difference: FloatArray, parts: FloatArray, freedoms: FloatArray) -> Comparisons:
+    """Test differences [pairs] with the parts of their variances and those parts' degrees of freedom, [3, pairs]."""
+    from scipy.special import stdtr
 
-    error = variance**0.5
-    freedom = variance**2 / float((parts**2 / freedoms).sum())
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p_value = float(2 * t.sf(abs(difference) / error, freedom))
-    return Comparison(
-        difference, difference - half, difference + half, p_value, error, float(parts[0]), training, freedom
-    )
+    variance = parts[0] + parts[1] + parts[2]
+    # Where every seed and every unit says the same, nothing is left to chance.
+    certain = variance <= 1e-24
+    squares = np.where(certain, 1.0, (parts**2 / freedoms).sum(axis=0))
+    freedom = np.where(certain, freedoms.min(axis=0), variance**2 / squares)
+    error = np.where(certain, 0.0, np.sqrt(variance))
+    by_chance = 2 * stdtr(freedom, -np.abs(difference) / np.where(certain, 1.0, error))
+    p_value = np.where(certain, np.where(np.abs(difference) <= 1e-12, 1.0, 0.0), by_chance)
+    return Comparisons(difference, p_value, error, parts[0], parts[1] + parts[2], freedom)
 
 
 def _training(values: FloatArray, weights: FloatArray) -> float:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
-from benchmark.metrics.compare import Comparison, Performance, compare
-from benchmark.metrics.data import CONFIDENCE
+from benchmark.errors import InvalidValue
+from benchmark.metrics.compare import (
+    Comparison,
+    Performance,
+    Standings,
+    compare_standings,
+    sampling_freedom,
+    spread,
+    squared_distances,
+    standings,
+)
+from benchmark.metrics.data import CONFIDENCE, BoolArray, FloatArray, IntArray
 
 LEAST_SEEDS = 5
 
@@ -43,27 +52,71 @@ class Rank:
     reason: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """Methods on the same draws of one test split, reduced to what ranking them needs.
+
+    Attributes:
+        names: The methods' keys.
+        means: Their metric, averaged over seeds, [methods].
+        standings: Their averages over draws.
+        distances: Squared distances of their spreads, [methods, methods].
+        freedom: Degrees of freedom of the variance from test sampling.
+    """
+
+    names: tuple[str, ...]
+    means: FloatArray
+    standings: Standings
+    distances: FloatArray
+    freedom: int
+
+    def among(self, names: Sequence[str]) -> Contest:
+        """Return the contest of some of the methods, in the order given."""
+        position = {name: k for k, name in enumerate(self.names)}
+        chosen = np.array([position[name] for name in names], dtype=np.int64)
+        distances = self.distances[np.ix_(chosen, chosen)]
+        return Contest(tuple(names), self.means[chosen], self.standings.take(chosen), distances, self.freedom)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for a family, in the same order (Holm 1979)."""
+    return [float(each) for each in _holm(np.asarray(p_values, dtype=np.float64))]
+
+
+def _holm(p_values: FloatArray) -> FloatArray:
     order = np.argsort(p_values, kind="stable")
-    adjusted = [0.0] * len(order)
-    running = 0.0
-    for position, index in enumerate(order.tolist()):
-        running = max(running, min(1.0, p_values[index] * (len(order) - position)))
-        adjusted[index] = running
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, p_values[order] * np.arange(len(p_values), 0, -1)))
     return adjusted
+
+
+def contest(methods: Mapping[str, Performance]) -> Contest:
+    """Reduce methods to what ranking them needs.
+
+    Raises:
+        InvalidValue: When there is none, or they are not of one metric, test split and set of draws.
+    """
+    found = list(methods.values())
+    if len({(each.metric, each.influence.shape[1], tuple(np.unique(each.draws).tolist())) for each in found}) != 1:
+        raise InvalidValue("only methods of one metric, one test split and the same draws are ranked together")
+    draws = np.unique(found[0].draws)
+    spreads = np.stack([spread(each, draws) for each in found])
+    return Contest(
+        names=tuple(methods),
+        means=np.array([float(each.values.mean()) for each in found]),
+        standings=standings(found, draws),
+        distances=np.stack([squared_distances(spreads, each) for each in spreads]),
+        freedom=sampling_freedom(found[0].design),
+    )
 
 
 def rank(methods: Mapping[str, Performance], *, higher_is_better: bool = True) -> list[Rank]:
     """Rank the methods of one family: one task, level, track and selection rule, on one test split.
 
-    Rank intervals come from Holm over all pairs, so that the intervals hold together; the comparison of every method
-    with the best is adjusted over its own family, as the protocol names it. The best is chosen by the same numbers, so
-    among many equal methods one or another falls behind it more often than 5 % of the time; ranks do not rest on that
-    family. Methods with fewer than five seeds are shown, not ranked.
+    Methods with fewer than five seeds are shown, not ranked; see :func:`places` for the others.
 
     Args:
-        methods: Performances by method; all of one metric and test split.
+        methods: Performances by method; all of one metric, test split and set of draws.
         higher_is_better: Direction of the metric.
 
     Returns:
@@ -72,41 +125,57 @@ def rank(methods: Mapping[str, Performance], *, higher_is_better: bool = True) -
     Raises:
         InvalidValue: When two performances cannot be compared.
     """
+    ranked = {name: found for name, found in methods.items() if len(found.values) >= LEAST_SEEDS}
+    others = [(name, float(found.values.mean()), len(found.values)) for name, found in methods.items()]
     sign = 1 if higher_is_better else -1
-    values = {name: float(found.values.mean()) for name, found in methods.items()}
-    order = sorted(methods, key=lambda name: (-sign * values[name], name))
-    ranked = [name for name in order if len(methods[name].values) >= LEAST_SEEDS]
-    pairs = list(combinations(ranked, 2))
-    found = [compare(methods[first], methods[second]) for first, second in pairs]
-    adjusted = holm([comparison.p_value for comparison in found])
-    better: dict[str, list[str]] = {name: [] for name in ranked}
-    worse: dict[str, list[str]] = {name: [] for name in ranked}
-    for (first, second), comparison, p_value in zip(pairs, found, adjusted, strict=True):
-        if p_value > 1 - CONFIDENCE:
-            continue
-        winner, loser = (first, second) if sign * comparison.difference > 0 else (second, first)
-        better[loser].append(winner)
-        worse[winner].append(loser)
-    with_best = {
-        second: comparison for (first, second), comparison in zip(pairs, found, strict=True) if first == ranked[0]
-    }
-    against = dict(zip(with_best, holm([comparison.p_value for comparison in with_best.values()]), strict=True))
-    places = [
+    shown = sorted((each for each in others if each[0] not in ranked), key=lambda each: (-sign * each[1], each[0]))
+    placed = places(contest(ranked), higher_is_better=higher_is_better) if ranked else []
+    return placed + [_unranked(*each) for each in shown]
+
+
+def places(methods: Contest, *, higher_is_better: bool = True) -> list[Rank]:
+    """Place the methods of one family, which all have seeds enough, from best to worst value.
+
+    Rank intervals come from Holm over all pairs, so that the intervals hold together; the comparison of every method
+    with the best is adjusted over its own family, as the protocol names it. The best is chosen by the same numbers, so
+    among many equal methods one or another falls behind it more often than 5 % of the time; ranks do not rest on that
+    family.
+    """
+    sign = 1 if higher_is_better else -1
+    means = dict(zip(methods.names, methods.means.tolist(), strict=True))
+    family = methods.among(sorted(means, key=lambda name: (-sign * means[name], name)))
+    names, total = family.names, len(family.names)
+    first, second = np.triu_indices(total, 1)
+    found = compare_standings(
+        family.standings.take(first), family.standings.take(second), family.distances[first, second], family.freedom
+    )
+    wins = _wins(total, first, second, found.p_value, sign * found.difference)
+    # The pairs of the first method, the best, come first.
+    against = _holm(found.p_value[: total - 1]).tolist()
+    return [
         Rank(
             name,
-            values[name],
-            len(methods[name].values),
-            1 + len(better[name]),
-            len(ranked) - len(worse[name]),
-            tuple(better[name]),
-            tuple(worse[name]),
-            with_best.get(name),
-            against.get(name),
+            means[name],
+            int(family.standings.seeds[k]),
+            1 + int(wins[:, k].sum()),
+            total - int(wins[k].sum()),
+            tuple(names[other] for other in np.flatnonzero(wins[:, k])),
+            tuple(names[other] for other in np.flatnonzero(wins[k])),
+            found.one(k - 1) if k else None,
+            against[k - 1] if k else None,
         )
-        for name in ranked
+        for k, name in enumerate(names)
     ]
-    shown = [name for name in order if name not in ranked]
-    return places + [_unranked(name, values[name], len(methods[name].values)) for name in shown]
+
+
+def _wins(total: int, first: IntArray, second: IntArray, p_values: FloatArray, lead: FloatArray) -> BoolArray:
+    """Return whether the row's method is significantly better than the column's, bool [methods, methods]."""
+    significant = _holm(p_values) <= 1 - CONFIDENCE
+    ahead = np.where(lead > 0, first, second)[significant]
+    behind = np.where(lead > 0, second, first)[significant]
+    wins = np.zeros((total, total), dtype=np.bool_)
+    wins[ahead, behind] = True
+    return wins
 
 
 def _unranked(name: str, value: float, seeds: int) -> Rank:

@@ -41,6 +41,14 @@ _ENVIRONMENT = Environment(
 _ISOLATION = Isolation(requested=True, separate_process=True, test_split_absent=True, network_blocked=True, limits=[])
 
 
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store in which builds remember what they found out."""
+    store = tmp_path / "store"
+    monkeypatch.setenv("GENBIAS_STORE", str(store))
+    return store
+
+
 @functools.cache
 def _cell(level: str, seed: int) -> tuple[ResolvedCell, dict[str, Any]]:
     cell = resolve_cell(Request("erm", level=level, seed=seed))

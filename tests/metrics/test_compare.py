@@ -7,7 +7,16 @@ import pytest
 from scipy.stats import norm, ttest_rel
 
 from benchmark.errors import InvalidValue
-from benchmark.metrics.compare import compare, performance, stratified_variance
+from benchmark.metrics.compare import (
+    compare,
+    compare_standings,
+    performance,
+    sampling_freedom,
+    spread,
+    squared_distances,
+    standings,
+    stratified_variance,
+)
 from benchmark.metrics.units import sampling_design
 
 DRAWS = np.arange(5)
@@ -171,3 +180,38 @@ def test_a_single_image_in_a_group_does_not_break_the_variance(tools):
     design = sampling_design(test)
     assert design.n_strata == 4
     assert stratified_variance(np.ones(16), design) == pytest.approx(1.0)
+
+
+def test_a_distance_does_not_depend_on_which_others_are_asked_for(tools):
+    spreads = np.random.default_rng(0).normal(size=(40, 357))
+    whole = squared_distances(spreads, spreads[3])
+    assert whole[3] == 0
+    assert whole.min() >= 0
+    for start, stop in ((0, 1), (3, 5), (7, 40)):
+        assert squared_distances(spreads[start:stop], spreads[3]).tolist() == whole[start:stop].tolist()
+
+
+def test_many_differences_at_once_are_those_of_each_pair(tools):
+    test = tools.grouped_test(np.array([[60, 20], [20, 60]]))
+    rng = np.random.default_rng(1)
+    methods = [
+        performance(test, rng.random((5, len(test))) < share, DRAWS, "acc_conflicting") for share in (0.5, 0.6, 0.9)
+    ]
+    draws = np.unique(DRAWS)
+    spreads = np.stack([spread(each, draws) for each in methods])
+    found = standings(methods, draws)
+    first, second = np.array([0, 0, 1]), np.array([1, 2, 2])
+    distances = np.array([squared_distances(spreads[[a]], spreads[b])[0] for a, b in zip(first, second, strict=True)])
+    freedom = sampling_freedom(methods[0].design)
+    many = compare_standings(found.take(first), found.take(second), distances, freedom)
+    pairs = [compare(methods[a], methods[b]) for a, b in zip(first, second, strict=True)]
+    assert [many.one(k) for k in range(3)] == pairs
+
+
+def test_influences_do_not_need_the_bias_of_the_minimum(tools):
+    test = tools.grouped_test(np.array([[30, 30], [30, 30]]))
+    right = np.random.default_rng(2).random((5, len(test))) < 0.7
+    whole, without = (performance(test, right, DRAWS, "acc_worst_group", seed=seed) for seed in (0, None))
+    assert (whole.influence == without.influence).all()
+    assert (whole.bias != 0).all()
+    assert (without.bias == 0).all()

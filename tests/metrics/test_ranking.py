@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from benchmark.errors import InvalidValue
 from benchmark.metrics.compare import performance
-from benchmark.metrics.ranking import holm, rank
+from benchmark.metrics.ranking import contest, holm, places, rank
 
 
 def seeds_of(tools, shares, n=400, seeds=5):
@@ -75,6 +78,20 @@ def test_a_single_method_and_none_at_all(tools):
     assert rank({}) == []
     (unranked,) = rank(seeds_of(tools, {"a": 0.8}, seeds=2))
     assert unranked.low is None
+
+
+def test_some_of_a_contest_are_placed_as_if_they_were_alone(tools):
+    methods = seeds_of(tools, {"a": 0.9, "b": 0.7, "c": 0.702, "d": 0.4})
+    chosen = {name: methods[name] for name in ("d", "b", "c")}
+    assert places(contest(methods).among(["d", "b", "c"])) == rank(chosen)
+
+
+def test_methods_with_other_draws_or_metrics_are_not_ranked_together(tools):
+    methods = seeds_of(tools, {"a": 0.9, "b": 0.7})
+    elsewhere = dataclasses.replace(methods["b"], draws=np.array([0, 1, 2, 3, 3]))
+    for other in (elsewhere, dataclasses.replace(methods["b"], metric="gap")):
+        with pytest.raises(InvalidValue, match="one metric, one test split and the same draws"):
+            rank(methods | {"b": other})
 
 
 @pytest.mark.slow
