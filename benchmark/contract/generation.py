@@ -17,6 +17,9 @@ FeaturesOf = Literal["erm", "clip"]
 Filter = Literal["none", "own", "clip"]
 """Scores by which twice as many images are thinned out: of a classifier of the run's own split, or of CLIP."""
 
+OVERSAMPLING = 2
+"""Images sampled for each one that a filter keeps; no more than the budget allows to sample."""
+
 Condition = Literal["class", "group"]
 """What images are asked for by: the class alone, or class and attribute."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from benchmark.contract.budget import Budget
 from benchmark.contract.method import Hparams, Method
 from benchmark.contract.registry import load_method, resolve_hparams
 from benchmark.contract.tracks import Track
-from benchmark.errors import InvalidValue
+from benchmark.errors import GenBiasError, InvalidValue
 from benchmark.generators.clip_identity import ClipIdentity, resolve_clip
 from benchmark.generators.identity import GeneratorIdentity, resolve_generator
 from benchmark.generators.sampling import sampling_of
@@ -28,7 +28,9 @@ from benchmark.training.specs import backbone_spec, named_weights, weights_ident
 CLIP = "clip"
 """The value of a hyper-parameter that asks for an external CLIP model."""
 
-_MAX_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,35 @@ class ResolvedCell:
         return self.task.card
 
 
-def resolve_cell(request: Request, progress: Progress | None = None) -> ResolvedCell:
+class Lookups:
+    """What many cells have in common, looked up once for all of them; also what was not to be found."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], object] = {}
+
+    def once(self, key: tuple[object, ...], look: Callable[[], Found]) -> Found:
+        """Return what ``look()`` returned when this key was first asked for, or raise what it raised."""
+        if key not in self._found:
+            try:
+                self._found[key] = look()
+            except GenBiasError as error:
+                self._found[key] = error
+        found = self._found[key]
+        if isinstance(found, GenBiasError):
+            raise found.with_traceback(None)
+        return cast("Found", found)
+
+
+def resolve_cell(
+    request: Request, progress: Progress | None = None, *, prepare: bool = True, known: Lookups | None = None
+) -> ResolvedCell:
     """Look everything up, prepare the task's data where that has not been done, and compute the identity.
 
     Args:
         request: What is asked for.
         progress: Where to say how far preparing is.
+        prepare: Prepare the task's data where needed; without, data that were never prepared are an error.
+        known: What was looked up for other cells of one plan.
 
     Raises:
         UsageError: For unknown names, levels, hyper-parameters, a negative seed, or a CLIP model that is missing or has
@@ -104,8 +129,9 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
         DataError: When the task's data are not at hand.
         GeneratorError: When the generator cannot be identified.
     """
-    if not 0 <= request.seed <= _MAX_SEED:
-        raise InvalidValue(f"seed {request.seed} must lie in 0..{_MAX_SEED}")
+    known = known or Lookups()
+    if not 0 <= request.seed <= MAX_SEED:
+        raise InvalidValue(f"seed {request.seed} must lie in 0..{MAX_SEED}")
     method = load_method(request.method)
     task = load_task(request.task)
     level = task.card.check_level(request.level)
@@ -116,25 +142,32 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
             f"method {method.card.name!r} asks no text-to-image generator for images here, so --generator "
             f"{request.generator} has no use"
         )
-    _check_clip(request, hparams)
+    check_clip(request, hparams)
     generator = None
     if uses_generator:
-        generator = resolve_generator(request.generator or task.card.task.generator.name, offline=request.offline)
+        name = request.generator or task.card.task.generator.name
+        generator = known.once(
+            ("generator", name, request.offline), lambda: resolve_generator(name, offline=request.offline)
+        )
     clip = None if request.clip is None else resolve_clip(request.clip, offline=request.offline)
     recipe = task.card.recipe(request.recipe)
     weights = named_weights(request.backbone_weights, recipe.backbone_weights)
     recipe = recipe.model_copy(update={"backbone_weights": weights})
     spec = backbone_spec(recipe.backbone, task.n_classes, weights)
-    identity = weights_identity(spec)
+    identity = known.once(("weights", *spec.values()), lambda: weights_identity(spec))
     image_size = task.card.image_size(recipe)
-    task.make_ready(image_size, progress or Silent())
+    if prepare:
+        task.make_ready(image_size, progress or Silent())
     draw = request.seed % len(DRAWS)
     manifest = task.manifest(level, draw)
-    budget = Budget.of(
-        manifest.counts(TRAIN),
-        per_real=task.card.task.synthetic.per_real,
-        steps=recipe.steps,
-        allowed=task.card.allowed_groups(),
+    budget = known.once(
+        ("budget", task.card.id, manifest.digest, recipe.steps),
+        lambda: Budget.of(
+            manifest.counts(TRAIN),
+            per_real=task.card.task.synthetic.per_real,
+            steps=recipe.steps,
+            allowed=task.card.allowed_groups(),
+        ),
     )
     if method.card.rounds is not None:
         budget = budget.for_process(images=int(manifest.counts(TRAIN).sum()), rounds=method.card.rounds(hparams))
@@ -176,7 +209,7 @@ def resolve_cell(request: Request, progress: Progress | None = None) -> Resolved
     )
 
 
-def _check_clip(request: Request, hparams: Hparams) -> None:
+def check_clip(request: Request, hparams: Hparams) -> None:
     """Refuse hyper-parameters that ask for CLIP where none is named, and a CLIP that none of them asks for."""
     asking = [name for name, value in hparams.model_dump().items() if value == CLIP]
     if asking and request.clip is None:

@@ -10,7 +10,7 @@ import torch
 from benchmark.contract.tracks import row_track
 from benchmark.errors import ContractViolation
 from benchmark.evaluation.answer import TEST_VIEW, Answers, answer_stage
-from benchmark.evaluation.audit import Audit
+from benchmark.evaluation.audit import Audit, auditors_of
 from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.draft import utc_now
 from benchmark.evaluation.fit import run_fit
@@ -96,6 +96,17 @@ class Execution:
             network_blocked=network_blocked,
             limits=limits,
         )
+
+    def share(self) -> None:
+        """Make what this run shares with others, and no more: pools, adapters, filters, auditors."""
+        torch.set_num_threads(self._threads)
+        parts, job = split_parts(self.cell), self._job.model_copy(update={"shared_only": True, "remember": True})
+        with temporary_folder(job.store / "work") as folder:
+            if self._isolated:
+                fit_isolated(job, parts, folder, self._progress)
+            else:
+                run_fit(job, parts, folder, self._progress, lambda _: None)
+        auditors_of(self.cell, job, self._progress)
 
     def run(self, folder: Path, draft: Record) -> Record:
         """Fit, answer, compute and draw into ``folder``; returns the finished record."""

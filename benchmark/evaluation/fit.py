@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmark.contract.images import attributes_for_measurement
+from benchmark.contract.images import MethodData, attributes_for_measurement
 from benchmark.contract.method import Hparams, Method, Stage, Trained
 from benchmark.contract.oracle import fitting
 from benchmark.contract.registry import load_method, resolve_hparams
@@ -25,7 +25,7 @@ from benchmark.evaluation.job import (
     method_data,
     real_images,
 )
-from benchmark.evaluation.tools import HarnessTools, mixture_counts
+from benchmark.evaluation.tools import HarnessTools, SharedPartsMade, mixture_counts
 from benchmark.progress import Progress
 from benchmark.records.provenance import peak_memory_bytes
 from benchmark.training.backbones import state_digest
@@ -71,17 +71,10 @@ def fit_stages(
     reserve = real_images(job, parts[RESERVE], Track.TRAIN) if RESERVE in parts and method.card.oracle else None
     tools = HarnessTools(job, data, progress, reserve)
     stages: list[SavedStage] = []
-    for stage in _guarded(method, method.fit(data, tools, hparams)):
-        expected = job.stages[len(stages)] if len(stages) < len(job.stages) else None
-        if not isinstance(stage, Stage) or stage.name != expected:
-            what = f"stage {stage.name!r}" if isinstance(stage, Stage) else f"a {type(stage).__name__}"
-            raise ContractViolation(f"{job.method} yields {what} where its card declares {expected!r}")
-        last = len(stages) == len(job.stages) - 1
-        steps = tools.steps_used - sum(s.steps for s in stages)
-        stages.append(_save(stage, method, folder, len(stages), steps, last))
-        on_stage(stages[-1])
-    if len(stages) != len(job.stages):
-        raise ContractViolation(f"{job.method} yields {len(stages)} stages; its card declares {', '.join(job.stages)}")
+    try:
+        _collect_stages(method, hparams, job, data, tools, folder, stages, on_stage)
+    except SharedPartsMade:
+        stages.clear()
     return FitReport(
         stages=stages,
         pools=tools.pools,
@@ -94,6 +87,30 @@ def fit_stages(
         peak_memory_bytes=peak_memory_bytes(),
         peak_device_memory_bytes=peak_device_memory(tools.device),
     )
+
+
+def _collect_stages(
+    method: Method,
+    hparams: Hparams,
+    job: FitJob,
+    data: MethodData,
+    tools: HarnessTools,
+    folder: Path,
+    stages: list[SavedStage],
+    on_stage: Callable[[SavedStage], None],
+) -> None:
+    """Save the stages that ``fit`` yields, and hold them against the card's."""
+    for stage in _guarded(method, method.fit(data, tools, hparams)):
+        expected = job.stages[len(stages)] if len(stages) < len(job.stages) else None
+        if not isinstance(stage, Stage) or stage.name != expected:
+            what = f"stage {stage.name!r}" if isinstance(stage, Stage) else f"a {type(stage).__name__}"
+            raise ContractViolation(f"{job.method} yields {what} where its card declares {expected!r}")
+        last = len(stages) == len(job.stages) - 1
+        steps = tools.steps_used - sum(s.steps for s in stages)
+        stages.append(_save(stage, method, folder, len(stages), steps, last))
+        on_stage(stages[-1])
+    if len(stages) != len(job.stages):
+        raise ContractViolation(f"{job.method} yields {len(stages)} stages; its card declares {', '.join(job.stages)}")
 
 
 def _guarded(method: Method, stages: Iterator[Stage]) -> Iterator[Stage]:

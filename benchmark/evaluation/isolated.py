@@ -12,6 +12,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,6 +193,21 @@ def _relay(line: str, progress: Progress | None, handles: dict[int, int]) -> Non
         progress.message(arguments[0])
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: a killed one cannot tell, and nobody would read the answer.
+
+    Called after the namespaces were left: only a process of one thread may leave a user namespace.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _fit(folder: Path) -> None:
     blocked = block_network()
     if blocked:
@@ -200,6 +217,7 @@ def _fit(folder: Path) -> None:
     job, parts = read_job(folder)
     done: list[SavedStage] = []
     hidden = hide_folders(job.hidden)
+    _end_with_parent()
     report = run_fit(job, parts, folder, _Lines(), done.append)
     seen = {"network_blocked": blocked, "data_hidden": hidden}
     write_json(folder / _REPORT, report.model_copy(update=seen).model_dump(mode="json"))
@@ -208,6 +226,7 @@ def _fit(folder: Path) -> None:
 def _answer(folder: Path, out: Path) -> None:
     from benchmark.evaluation.answer import answer_stage
 
+    _end_with_parent()
     job = FitJob.model_validate(read_json(folder / "job.json"))
     report = FitReport.model_validate(read_json(folder / _REPORT))
     views = _read_views(folder)

@@ -57,7 +57,11 @@ class ClipJob(_Plain):
 
 
 class FitJob(_Plain):
-    """What `fit` is called with; ``hidden`` are folders that hold the test split, kept from an isolated `fit`."""
+    """What `fit` is called with.
+
+    ``hidden`` are folders that hold the test split, kept from an isolated `fit`. With ``shared_only``, `fit` ends where
+    it first asks for something of this run alone: only what the store keeps for several runs is made.
+    """
 
     task: str
     method: str
@@ -82,6 +86,7 @@ class FitJob(_Plain):
     threads: int
     offline: bool
     remember: bool
+    shared_only: bool = False
     hidden: tuple[Path, ...] = ()
 
     @property

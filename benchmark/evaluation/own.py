@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.contract.budget import Plan
-from benchmark.contract.generation import Bootstrap, Filter, FromScratch, Invertible, OwnGenerator
+from benchmark.contract.generation import OVERSAMPLING, Bootstrap, Filter, FromScratch, Invertible, OwnGenerator
 from benchmark.contract.images import ImageSet
 from benchmark.errors import InvalidValue
 from benchmark.evaluation.auxiliary import Auxiliary
 from benchmark.evaluation.job import FitJob
 from benchmark.evaluation.synthesis import Generated, pool_use
-from benchmark.evaluation.thinning import OVERSAMPLING, thin_out
+from benchmark.evaluation.thinning import thin_out
 from benchmark.generators.own import OwnModel
 from benchmark.generators.pools import Counts, Pool, PoolImages, Sampler
 from benchmark.generators.recipe import GroupKey, PoolRecipe, sorted_groups

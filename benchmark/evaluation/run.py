@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import InvalidValue, NotApplicable, StoreError
+from benchmark.errors import GenBiasError, InvalidValue, NotApplicable, StoreError
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.draft import draft_record, run_prefix, utc_now
 from benchmark.progress import Progress, Silent
 from benchmark.records.files import make_folder, temporary_folder, write_bytes
-from benchmark.records.provenance import failure_of
-from benchmark.records.results import find_success, publish_run, read_record, write_record
-from benchmark.records.schema import Record, Status
+from benchmark.records.provenance import failure_of, scrub
+from benchmark.records.results import RECORD_FILE, find_success, publish_run, read_record, write_record
+from benchmark.records.schema import Failure, Record, Status
 from benchmark.records.store import Store, default_store
 
 if TYPE_CHECKING:
@@ -137,10 +136,8 @@ def evaluate_cell(
 
 def _probe(results: Path) -> None:
     """Fail before the work rather than after it when the results folder cannot be written."""
-    probe = results / f".probe-{os.getpid()}"
-    write_bytes(probe, b"")
-    with contextlib.suppress(OSError):
-        probe.unlink()
+    with temporary_folder(results) as folder:
+        write_bytes(folder / "probe", b"")
 
 
 def _run(execution: Execution, results: Path) -> Evaluation:
@@ -166,6 +163,46 @@ def _run(execution: Execution, results: Path) -> Evaluation:
             record = record.model_copy(update={"cost": cost})
         target = publish_run(folder, results, record)
     return Evaluation(read_record(target), target, reused=False)
+
+
+def record_failure(
+    cell: ResolvedCell,
+    message: str,
+    *,
+    results: Path,
+    store: Path,
+    device: str,
+    threads: int | None,
+    isolated: bool,
+) -> Path | None:
+    """Record the failure of a run that could not do so itself, such as one whose process was killed.
+
+    Args:
+        cell: What was run.
+        message: What went wrong.
+        results: Folder of the records.
+        store: The store that it was run with.
+        device: As it was asked for.
+        threads: As they were asked for.
+        isolated: As it was asked for.
+
+    Returns:
+        Where the record lies; None where the results hold a failure of this cell already.
+
+    Raises:
+        GenBiasError: When that is not possible.
+    """
+    for file in (results / run_prefix(cell)).glob(f"*-{cell.cell_id[:12]}*/{RECORD_FILE}"):
+        with contextlib.suppress(GenBiasError):
+            if read_record(file).status == "error":
+                return None
+    from benchmark.evaluation.execution import Execution
+
+    execution = Execution(cell, store, device, threads, force=False, isolated=isolated, progress=Silent())
+    draft = draft_record(cell, execution.environment, execution.isolation())
+    failure = Failure(kind="RunEnded", message=scrub(message), traceback=[])
+    with temporary_folder(results) as folder:
+        return publish_run(folder, results, _ended(draft, "error", failure=failure))
 
 
 def _ended(draft: Record, status: Status, **fields: Any) -> Record:

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.contract.budget import Budget, Plan
-from benchmark.contract.generation import SMALLEST_GROUP, Filter, FineTuning
+from benchmark.contract.generation import OVERSAMPLING, SMALLEST_GROUP, Filter, FineTuning
 from benchmark.contract.images import ImageSet, MethodData
 from benchmark.errors import InvalidValue
 from benchmark.evaluation.auxiliary import Auxiliary
 from benchmark.evaluation.job import FitJob, GeneratorJob, group_key
-from benchmark.evaluation.thinning import OVERSAMPLING, thin_out
+from benchmark.evaluation.thinning import thin_out
 from benchmark.generators.identity import GeneratorIdentity
 from benchmark.generators.pools import Counts, Pool, PoolImages
 from benchmark.generators.recipe import GroupKey, PoolRecipe, sorted_groups

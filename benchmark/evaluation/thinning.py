@@ -13,9 +13,6 @@ from benchmark.generators.pools import Counts, PoolImages
 from benchmark.generators.recipe import sorted_groups
 from benchmark.records.schema import FilterUse
 
-OVERSAMPLING = 2
-"""Images sampled for each one that a filter keeps; no more than the budget allows to sample."""
-
 
 def thin_out(
     drawn: PoolImages,

@@ -34,6 +34,10 @@ from benchmark.training.losses import group_index
 from benchmark.training.remember import remembered, training_key
 
 
+class SharedPartsMade(BaseException):
+    """Ends a `fit` that is to make no more than what several runs share; no adapter's ``except Exception`` stops it."""
+
+
 class HarnessTools:
     """What `fit` receives as ``tools``; see :class:`benchmark.contract.method.Tools`.
 
@@ -71,6 +75,11 @@ class HarnessTools:
         """Return a seed that depends on the run's seed, task, method and purpose."""
         return derive_seed(base=self._job.seed, task=self._job.task, method=self._job.method, purpose=purpose)
 
+    def _own_part(self) -> None:
+        """End here where only shared parts are to be made."""
+        if self._job.shared_only:
+            raise SharedPartsMade
+
     def note(self, message: str) -> None:
         """Say something to the user and keep it in the record."""
         self.notes.append(message)
@@ -104,6 +113,7 @@ class HarnessTools:
         labels: Trained | None = None,
     ) -> ImageSet:
         """Train a generator and return what it makes; see :meth:`benchmark.contract.method.Tools.generate`."""
+        self._own_part()
         self._check(plan)
         synthesis = OwnSynthesis(self._job, self._auxiliary, self._progress)
         return self._handed_over(synthesis.images(images, plan, model, keep, generation), labels)
@@ -200,6 +210,7 @@ class HarnessTools:
         contrastive: float = 0.0,
     ) -> Trained:
         """Train a classifier; see :meth:`benchmark.contract.method.Tools.train`."""
+        self._own_part()
         if len(images) == 0:
             if not self.budget.synthetic:
                 raise NotApplicable("no group is smaller than the largest here, so there are no images to generate")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAM = """
@@ -40,3 +43,31 @@ def test_covered_folders_are_empty_for_the_process_and_its_children_only(tmp_pat
 
 def test_a_folder_that_does_not_exist_needs_no_cover(tmp_path: Path) -> None:
     assert look(tmp_path / "nothing") == (True, [], "")
+
+
+_CHILD = """
+import os, pathlib, sys, time
+from benchmark.evaluation.isolated import _end_with_parent
+_end_with_parent()
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_an_isolated_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    said = tmp_path / "pid"
+    middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_CHILD!r}, {str(said)!r}])"
+    with subprocess.Popen([sys.executable, "-c", middle]) as parent:
+        _wait_until(lambda: said.is_file() and bool(said.read_text()))
+        child = psutil.Process(int(said.read_text()))
+        parent.kill()
+    # In a container nobody may reap it.
+    _wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, timeout=10)
+
+
+def _wait_until(holds: Callable[[], bool], timeout: float = 60.0) -> None:
+    end = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
