@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from benchmark.cli import audit, data, describe, env, evaluate, leaderboard, listing, score
+from benchmark.cli import audit, data, describe, env, evaluate, leaderboard, listing, plan, score, sweep
 from benchmark.errors import GenBiasError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -31,6 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("evaluate")(evaluate.evaluate)
+app.command("plan")(plan.plan)
+app.command("sweep")(sweep.sweep)
 app.add_typer(listing.app, name="list")
 app.command("describe")(describe.describe)
 app.add_typer(data.app, name="data")
