@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ from benchmark.sweep.jobs import Job, Outcome
 from benchmark.sweep.worker import failed, run_job
 
 _JOBS_PER_PROCESS = 50  # then a fresh one, so that what libraries leak does not add up
-_ANSWER_S = 20
+_CONNECT_S = 10
+_ANSWER_S = 60  # a busy machine needs more than twenty for the client of `ray://`
 _GRACE_S = 10.0
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -201,6 +203,15 @@ def _connect(address: str | None, num_cpus: int | None) -> Any:
 
 def _require_answer(address: str) -> None:
     """Attach in a process first: Ray waits minutes for a cluster that does not answer, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdecimal():
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise NotAvailable(
+            f"nothing answers at {address!r} ({error}); start a Ray cluster with `ray start --head`, or leave out the "
+            "address to start one here"
+        ) from error
     try:
         subprocess.run(
             [sys.executable, "-c", _ATTACH, address], check=True, capture_output=True, text=True, timeout=_ANSWER_S

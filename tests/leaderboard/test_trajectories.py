@@ -84,9 +84,9 @@ def pool_of(generation: int, seed: int, share: float, name: str) -> PoolUse:
 
 @functools.cache
 def accepted(level: str, seed: int) -> tuple[Record, StoredPredictions]:
-    """Return an accepted record of ffr and its last answers."""
-    folder = next(ACCEPTED.glob(f"{level}-seed{seed}-*"))
-    record = read_record(folder)
+    """Return an accepted record of ffr with its defaults, and its last answers."""
+    found = ((folder, read_record(folder)) for folder in sorted(ACCEPTED.glob(f"{level}-seed{seed}-*")))
+    folder, record = next(pair for pair in found if pair[1].method.configuration == "default")
     file = record.stages[-1].checkpoints[0].predictions
     return record, read_predictions(folder / file.file, rows=file.rows, rows_digest=file.rows_digest)
 

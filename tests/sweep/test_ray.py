@@ -21,6 +21,7 @@ import pytest
 
 from benchmark.errors import InvalidValue, NotAvailable
 from benchmark.records.results import read_record
+from benchmark.sweep import ray_engine
 from benchmark.sweep.jobs import Job, Outcome
 from benchmark.sweep.ray_engine import RayEngine, RayOptions
 from benchmark.sweep.worker import run_job
@@ -153,12 +154,22 @@ def test_workers_of_a_running_cluster_cannot_be_chosen() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_an_address_where_no_cluster_answers_is_not_waited_for_long(surroundings: None, scheme: str) -> None:
+def test_an_address_where_no_cluster_answers_is_not_waited_for_long(
+    surroundings: None, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_ANSWER_S", 8)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         begun = time.monotonic()
-        with pytest.raises(NotAvailable, match=r"no Ray cluster answers at '.*' \(waited 20 s\); start one"):
+        with pytest.raises(NotAvailable, match=r"no Ray cluster answers at '.*' \(waited 8 s\); start one"):
             RayEngine(RayOptions(address=f"{scheme}127.0.0.1:{deaf.getsockname()[1]}"))
         assert time.monotonic() - begun < 25
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(surroundings: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(NotAvailable, match=rf"nothing answers at 'ray://127.0.0.1:{port}' .*refused"):
+        RayEngine(RayOptions(address=f"ray://127.0.0.1:{port}"))
 
 
 @pytest.mark.slow

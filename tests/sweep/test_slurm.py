@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from benchmark.errors import InvalidValue, NotAvailable
@@ -22,6 +21,7 @@ from benchmark.sweep.jobs import Job, Outcome
 from benchmark.sweep.slurm import SlurmEngine, SlurmOptions
 from benchmark.sweep.worker import run_job
 
+cloudpickle = pytest.importorskip("cloudpickle", reason="submitit, which brings cloudpickle, is not installed")
 # The functions below travel to the node by value: it cannot import a module of tests.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
