@@ -30,6 +30,9 @@ def build(
         Path | None,
         typer.Option("--output", "-o", help="Markdown file; default: LEADERBOARD.md at the repository's root."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Read and check everything again, also what an earlier build found sound.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -39,7 +42,7 @@ def build(
         raise UsageError("give --output FILE too: LEADERBOARD.md itself is built from leaderboard/results only")
     from leaderboard.build import build_board
 
-    board = build_board(records or None, output)
+    board = build_board(records or None, output, cached=not fresh)
     if json:
         print_json(board.model_dump(mode="json"))
     else:
