@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ def slurm() -> None:
         _skip_or_fail("slurm", "submitit is not installed")
     if shutil.which("sbatch") is None:
         _skip_or_fail("slurm", "there is no sbatch; tests/slurm/start.sh starts a SLURM")
+    if subprocess.run(["sinfo"], capture_output=True).returncode:
+        _skip_or_fail("slurm", "no SLURM answers sinfo; tests/slurm/start.sh starts one")
 
 
 @pytest.fixture(scope="session")
