@@ -49,7 +49,7 @@ bench: install  ## speed and memory; prints ratios measured in one run
 	$(BIN)/python -m pytest benchmarks -m "slow or not slow" --benchmark-columns=min,median,max,rounds
 
 constraints:  ## pin anew: versions and hashes, no addresses
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra test --extra slurm --extra ray --group build --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra test --extra docs --extra slurm --extra ray --extra tune --group build --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o constraints.txt
 
 clean:
