@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every check and measurement that needs a GPU, in one run of under nine minutes.
 # Usage: benchmarks/gpu.sh OUTPUT_FOLDER [PART…]   (run in an environment that has the project's dependencies)
-# Parts: methods tests loop generators throughput data; all of them unless some are named. What no time is left for, or fails,
-# is listed in OUTPUT_FOLDER/failed; GENBIAS_GPU_SECONDS changes the limit.
+# Parts: throughput generators loop scratch data tests methods arms compile; all of them unless some are named. What no time
+# is left for, or fails, is listed in OUTPUT_FOLDER/failed; GENBIAS_GPU_SECONDS changes the limit.
 # GENBIAS_DATA may name a folder with MNIST's files: then colorized-mnist runs too.
 # A bare machine that has torch, torchvision and transformers needs wheels of the other dependencies in pyproject.toml.
 # Besides diffusers, datasets and peft these are, for the methods and their audits: pytorch-metric-learning, torchmetrics
@@ -10,7 +10,7 @@
 set -uo pipefail
 out="${1:?output folder}"
 shift
-parts=" ${*:-methods tests loop generators throughput data} "
+parts=" ${*:-throughput generators loop scratch data tests methods arms compile} "
 limit="${GENBIAS_GPU_SECONDS:-520}"
 mkdir -p "$out" && rm -f "$out/failed"
 out="$(cd "$out" && pwd)"
@@ -36,12 +36,32 @@ evaluate() {
 }
 
 step env python3 -m benchmark.cli.main env --json
-# 1. The unit tests of fine-tuning with this machine's versions, beside what follows.
+# 1. Throughput of the training loop for the backbones, alone on the card: images resident on the device and streamed from a
+#    prepared store, passes replayed and launched one by one, and ERM on colorized-mnist against a conventional loop.
+[[ $parts == *" throughput "* ]] && step throughput python3 benchmarks/gpu_throughput.py
+# 2. Sampling and LoRA training at Stable Diffusion's size: images a second, share of the card's peak, memory; a JSON line
+#    per case. Compiling and memory layouts are measured to decide about them.
+[[ $parts == *" generators "* ]] && step generators python3 benchmarks/gpu_generators.py
+# 3. The loop over generations alone on the card: its wall time is what the bound of ten minutes is about.
+if [[ $parts == *" loop "* && -n "${GENBIAS_DATA:-}" ]]; then
+  evaluate mnist-loop --method self-consuming-loop --task colorized-mnist --bias-level 0.9
+fi
+# 4. Training a generator from scratch against diffusers' own example.
+if [[ $parts == *" scratch "* ]] && python3 -c "import pytest_benchmark" 2> /dev/null; then
+  step scratch python3 -m pytest benchmarks/test_scratch.py -q -s -p no:cacheprovider
+fi
+# 5. A whole data set on a GPU: preparation, training and 100,000 crossed test images.
+if [[ $parts == *" data "* && -n "${GENBIAS_DATA:-}" ]]; then
+  for level in 0.95 0.99; do
+    evaluate "mnist-$level" --method erm --task colorized-mnist --bias-level "$level"
+  done
+fi
+# 6. The unit tests of fine-tuning with this machine's versions, beside what follows.
 if [[ $parts == *" tests "* ]] && python3 -c "import pytest" 2> /dev/null; then
   OMP_NUM_THREADS=1 step test_finetune python3 -m pytest tests/generators/test_finetune.py -q -p no:cacheprovider &
 fi
-# 2. The whole path on a GPU, of every method that differs there: bf16, fused optimiser, tiny-sd fine-tuned and sampled.
-#    Side by side, since one of them leaves most of a GPU idle: their times say little, and measurements come later.
+# 7. The whole path on a GPU, of every method that differs there: bf16, fused optimiser, tiny-sd fine-tuned and sampled.
+#    Side by side, since one of them leaves most of a GPU idle: their times say little.
 if [[ $parts == *" methods "* ]]; then
   for method in erm dfr jtt group-dro real-oracle; do
     evaluate "$method" --method "$method" --threads 3 &
@@ -52,30 +72,17 @@ if [[ $parts == *" methods "* ]]; then
   for method in ffr sd-augment lora dreambooth clustered-dreambooth; do
     evaluate "$method" --method "$method" --threads 3 &
   done
+  wait
 fi
-wait
-# 3. The loop, invertible transfer and an audit; the generator's training loop against diffusers' example. With MNIST at
-#    hand five generations of colorized-mnist, alone on the card: its wall time is what the bound of ten minutes is about.
-if [[ $parts == *" loop "* ]]; then
+# 8. The loop's arms on the default, invertible transfer and an audit.
+if [[ $parts == *" arms "* ]]; then
   evaluate loop --method self-consuming-loop --bias-level 0.9 --threads 3 &
   evaluate loop-tuned --method self-consuming-loop --bias-level 0.9 --set generator=fine-tuned --threads 3 &
   evaluate cinn-transfer --method cinn-transfer --threads 3 &
   step audit python3 -m benchmark.cli.main audit --generator tiny-sd --device cuda --out "$out/audit" --json &
-  wait
-  if [ -n "${GENBIAS_DATA:-}" ]; then
-    evaluate mnist-loop --method self-consuming-loop --task colorized-mnist --bias-level 0.9
-  fi
 fi
-# 4. Sampling and LoRA training at Stable Diffusion's size: images a second, share of the card's peak, memory; a JSON line
-#    per case. Compiling and memory layouts are measured to decide about them.
-[[ $parts == *" generators "* ]] && step generators python3 benchmarks/gpu_generators.py
-# 5. Throughput of the training loop for the backbones, images resident on the device and streamed from a prepared store.
-[[ $parts == *" throughput "* ]] && step throughput python3 benchmarks/gpu_throughput.py
-# 6. A whole data set on a GPU: preparation, training and 100,000 crossed test images.
-if [[ $parts == *" data "* && -n "${GENBIAS_DATA:-}" ]]; then
-  for level in 0.95 0.99; do
-    evaluate "mnist-$level" --method erm --task colorized-mnist --bias-level "$level"
-  done
-fi
+wait
+# 9. Compiled ResNets, to decide about compiling: mostly the time that compiling takes.
+[[ $parts == *" compile "* ]] && step compile python3 benchmarks/gpu_throughput.py --compiled
 rm -rf "$out/store"
 test ! -e "$out/failed"

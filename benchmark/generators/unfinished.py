@@ -12,6 +12,7 @@ from safetensors.torch import save
 from benchmark.errors import StoreError
 from benchmark.records.files import make_folder, write_bytes
 from benchmark.training.backbones import state_digest
+from benchmark.training.remember import contiguous
 
 _WEIGHT = "weight"
 _STATE = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of each weight
@@ -52,6 +53,11 @@ def restore(
     }
     if any(state.values()):
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for weight in weights.values():
+        for key, value in optimiser.state[weight].items():
+            if value.shape == weight.shape:
+                # Files hold the plain layout; a fused step wants that of the weight.
+                optimiser.state[weight][key] = torch.empty_like(weight).copy_(value)
 
 
 def write_unfinished(file: Path, kept: Mapping[str, torch.Tensor], *, training: str) -> None:
@@ -65,7 +71,7 @@ def write_unfinished(file: Path, kept: Mapping[str, torch.Tensor], *, training: 
     Raises:
         StoreError: When it cannot be written.
     """
-    content = save(dict(kept), metadata=_seal(kept, training))
+    content = save(contiguous(kept), metadata=_seal(kept, training))
     for more in reversed(range(_TRIES)):
         try:
             make_folder(file.parent)

@@ -16,7 +16,7 @@ from benchmark.progress import Progress
 from benchmark.records.canonical import sha256_hex
 from benchmark.tasks.card import DataCard
 from benchmark.tasks.law import DRAWS, Splitter
-from benchmark.tasks.lazy import LazyImages, sha256_images
+from benchmark.tasks.lazy import Images, LazyImages, sha256_images
 from benchmark.tasks.locks import Pinned, load_lock
 from benchmark.tasks.manifest import Listing, Manifest, Rows
 
@@ -31,7 +31,7 @@ class View:
     """
 
     rows: Rows
-    images: LazyImages
+    images: Images
 
 
 class Task(abc.ABC):

@@ -17,7 +17,7 @@ from torch import nn
 from benchmark.errors import NotAvailable
 from benchmark.tasks.lazy import Images
 from benchmark.training.device import Precision
-from benchmark.training.pixels import Pixels
+from benchmark.training.pixels import Pixels, sent
 
 LAST_LAYER = "fc"
 """The name of the last layer in every backbone of the harness."""
@@ -54,8 +54,7 @@ class Features:
 
     def batches(self, indices: Iterator[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each index on the device with its features."""
-        for index in indices:
-            there = index.to(self._values.device)
+        for there in sent(indices, self._values.device):
             yield there, self._values[there]
 
     def slices(self, size: int) -> Iterator[torch.Tensor]:

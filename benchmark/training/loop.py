@@ -34,6 +34,7 @@ from benchmark.training.features import (
     logits_of,
     with_penultimate,
 )
+from benchmark.training.graphs import replayed
 from benchmark.training.losses import Batches, LossName, Objective, contrastive_loss, group_index
 from benchmark.training.pixels import Pixels
 
@@ -137,10 +138,14 @@ def train_classifier(
     selector = Selector(config, validation, trained, device)
     checks = {math.ceil(config.steps * k / config.evaluations) for k in range(1, config.evaluations + 1)}
     running, since = torch.zeros((), device=device), 0
+    part = trained.part
+    _training_mode(part, config.freeze_bn)
     for step, (index, batch) in enumerate(trained.training.batches(order), 1):
-        _training_mode(trained.part, config.freeze_bn)
+        prepared = trained.prepare(batch)
+        if step == 1 and _replays(config, device):
+            part = replayed(part, prepared, config.precision)
         with autocast(device, config.precision):
-            logits, features = _forward(trained.part, trained.prepare(batch), config.contrastive)
+            logits, features = _forward(part, prepared, config.contrastive)
         loss = objective(logits, y[index], None if group is None else group[index])
         if features is not None:
             loss = loss + config.contrastive * contrastive_loss(features, y[index])
@@ -153,6 +158,7 @@ def train_classifier(
             mean_loss = _finite(float(running) / since, step, float(schedule.get_last_lr()[0]))
             if step in checks:
                 selector.look(step, mean_loss)
+                _training_mode(part, config.freeze_bn)
             running, since = torch.zeros((), device=device), 0
         progress(1)
     return selector.outcome
@@ -181,6 +187,11 @@ def _trained_part(
         return Features(features_of(model, Pixels(of.images, device, limit=0), normalise, device, config.precision))
 
     return _TrainedPart(model, last_layer(model), nn.Identity(), features(images), features(validation))
+
+
+def _replays(config: TrainingConfig, device: torch.device) -> bool:
+    """Say whether passes are recorded once and replayed; the contrastive loss reads features through a hook."""
+    return device.type == "cuda" and config.trainable == "all" and not config.contrastive
 
 
 def _forward(part: nn.Module, batch: torch.Tensor, contrastive: float) -> tuple[torch.Tensor, torch.Tensor | None]:

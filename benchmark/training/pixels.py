@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmark.tasks.lazy import Images
 
+_SENT_AT_ONCE = 64
 _CPU_LIMIT = 2 * 2**30
 _DEVICE_SHARE = 0.4
 """Of the free device memory; the rest is for weights, activations and the optimiser."""
@@ -49,8 +51,7 @@ class Pixels:
     def batches(self, indices: Iterator[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each index on the device with its images; the next batch is gathered while the last one is used."""
         if self._resident is not None:
-            for index in indices:
-                there = index.to(self._device)
+            for there in sent(indices, self._device):
                 yield there, self._resident[there]
             return
         with ThreadPoolExecutor(1) as ahead:
@@ -77,6 +78,12 @@ class Pixels:
 
     def _send(self, images: torch.Tensor) -> torch.Tensor:
         return images.to(self._device, non_blocking=True)
+
+
+def sent(indices: Iterator[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield indices on a device, sent many at a time: each sending waits for all work before it."""
+    while some := list(islice(indices, _SENT_AT_ONCE)):
+        yield from torch.cat(some).to(device).split([len(index) for index in some])
 
 
 def _channels_first(images: NDArray[np.uint8]) -> torch.Tensor:
