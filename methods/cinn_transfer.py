@@ -80,6 +80,11 @@ class CINNTransfer(Method):
                 "width": 128,
             }
         },
+        space={
+            "synthetic_share": (0.25, 0.9),
+            "network_learning_rate": (1e-4, 3e-3, "log"),
+            "loss": ["erm", "resampling", "group-dro"],
+        },
         citation="""@inproceedings{esser2020note,
   title = {A Note on Data Biases in Generative Models},
   author = {Esser, Patrick and Rombach, Robin and Ommer, Bj{\\"o}rn},

@@ -40,5 +40,13 @@ class ClusteredDreamBooth(FineTunedPretraining):
         hparams=ClusteredDreamBoothHparams,
         uses_generator=True,
         tier_defaults={"demo": DEMO},
+        space={
+            "adapter_learning_rate": (1e-5, 1e-2, "log"),
+            "rank": (4, 64, "log"),
+            "contrastive": (0.0, 2.0),
+            "synthetic_share": (0.25, 0.9),
+            "real_loss": ["erm", "resampling", "group-dro"],
+            "prior_weight": (0.0, 2.0),
+        },
         citation=CITATION,
     )

@@ -28,6 +28,10 @@ class CopyAugment(Method):
         stages=("mixed",),
         kind="control",
         hparams=CopyAugmentHparams,
+        space={
+            "loss": ["erm", "resampling", "group-dro"],
+            "groups": ["y,a", "y,a,source"],
+        },
     )
 
     def fit(self, data: MethodData, tools: Tools, hparams: CopyAugmentHparams) -> Iterator[Stage]:

@@ -60,6 +60,11 @@ class FFR(Method):
         hparams=FFRHparams,
         uses_generator=True,
         tier_defaults={"demo": DEMO},
+        space={
+            "synthetic_share": (0.25, 0.9),
+            "freeze_bn": [False, True],
+            "second_lr_scale": (0.1, 10.0, "log"),
+        },
         citation="""@inproceedings{qraitem2024fake,
   title = {From Fake to Real: Pretraining on Balanced Synthetic Images to Prevent Spurious Correlations},
   author = {Qraitem, Maan and Saenko, Kate and Plummer, Bryan A.},

@@ -34,6 +34,10 @@ class JTT(Method):
         stages=("identification", "real"),
         hparams=JTTHparams,
         tier_defaults={"demo": {"upweight": 10}},
+        space={
+            "identification_share": (0.05, 0.5),
+            "upweight": (5, 100, "log"),
+        },
         citation="""@inproceedings{liu2021just,
   title = {Just Train Twice: Improving Group Robustness without Training Group Information},
   author = {Liu, Evan Z. and Haghgoo, Behzad and Chen, Annie S. and Raghunathan, Aditi and Koh, Pang Wei and

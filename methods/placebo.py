@@ -33,6 +33,10 @@ class Placebo(Method):
         kind="control",
         hparams=PlaceboHparams,
         uses_generator=True,
+        space={
+            "loss": ["erm", "resampling", "group-dro"],
+            "groups": ["y,a", "y,a,source"],
+        },
     )
 
     def fit(self, data: MethodData, tools: Tools, hparams: PlaceboHparams) -> Iterator[Stage]:

@@ -32,6 +32,9 @@ class RealOracle(Method):
         kind="control",
         hparams=RealOracleHparams,
         oracle=True,
+        space={
+            "loss": ["erm", "resampling", "group-dro"],
+        },
     )
 
     def fit(self, data: MethodData, tools: Tools, hparams: RealOracleHparams) -> Iterator[Stage]:

@@ -70,6 +70,10 @@ class SDAugment(Method):
         hparams=SDAugmentHparams,
         uses_generator=True,
         tier_defaults={"demo": DEMO},
+        space={
+            "loss": ["erm", "resampling", "group-dro"],
+            "groups": ["y,a", "y,a,source"],
+        },
         citation="""@inproceedings{qraitem2024fake,
   title = {From Fake to Real: Pretraining on Balanced Synthetic Images to Prevent Spurious Correlations},
   author = {Qraitem, Maan and Saenko, Kate and Plummer, Bryan A.},

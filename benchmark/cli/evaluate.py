@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmark.cli import complete
 from benchmark.cli.generated import percent_with_interval, show_generated
 from benchmark.cli.output import Debug, Json, interval, percent, print_json, print_table, print_text, say
 from benchmark.errors import InvalidValue
@@ -22,12 +23,32 @@ _MANY_GROUPS = 20
 
 
 def evaluate(
-    method: Annotated[str, typer.Option("--method", "-m", help="Which method; see `list methods`.")],
-    task: Annotated[str, typer.Option("--task", "-t", help="Which task; see `list tasks`.")] = "colorized-digits",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Which method; see `list methods`.",
+            show_default=False,
+            autocompletion=complete.methods,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            help="Which task; see `list tasks`. Default: colorized-digits.",
+            autocompletion=complete.tasks,
+        ),
+    ] = None,
     bias_level: Annotated[
         str | None,
         typer.Option(
-            "--bias-level", "-b", help="Share of bias-aligned training samples, or `balanced`; default: the card's."
+            "--bias-level",
+            "-b",
+            help="Share of bias-aligned training samples, or `balanced`; default: the card's.",
+            autocompletion=complete.levels,
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Training seed; it also chooses draw seed % 5.")] = 0,
@@ -58,6 +79,10 @@ def evaluate(
         str | None,
         typer.Option("--clip", help="CLIP model (folder or Hub id) for features=clip or filter=clip."),
     ] = None,
+    tuned: Annotated[
+        Path | None,
+        typer.Option("--tuned", metavar="FILE", help="Run what a study of `tune` chose, by its tuning.json."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", help="CPU threads; default: all cores.")] = None,
     results_dir: Annotated[Path, typer.Option("--results-dir", help="Folder of the records.")] = Path("results"),
@@ -86,11 +111,14 @@ def evaluate(
       genbias-bench evaluate --method clustered-dreambooth --set clusters=3 --set filter=own
 
       genbias-bench evaluate --method erm --task utkface --recipe small
+
+      genbias-bench evaluate --tuned results/tuning/colorized-digits/jtt/study-0123456789ab --bias-level .99
     """
     del debug  # main() reads it
     from benchmark.cli.progress import progress
     from benchmark.evaluation.run import evaluate as run
 
+    method, task = _of_study(tuned, method, task)
     signal.signal(signal.SIGTERM, interrupt)
     overrides = parse_assignments(set_ or [])
     with progress(f"{method} on {task}") as bars:
@@ -112,12 +140,26 @@ def evaluate(
             backbone_weights=backbone_weights,
             clip=clip,
             sampling=parse_assignments(sampling or [], "--sampling", "steps=30"),
+            tuned=tuned,
             progress=bars,
         )
     if json:
         print_json(done.record.model_dump(mode="json"))
     else:
         _show(done, results_dir)
+
+
+def _of_study(tuned: Path | None, method: str | None, task: str | None) -> tuple[str, str]:
+    """Return method and task as given, else the study's, else the default task."""
+    from benchmark.evaluation.tuned import read_study
+    from benchmark.tasks.catalog import DEFAULT_TASK
+
+    if tuned is not None:
+        study = read_study(tuned)
+        return method or study.method, task or study.task
+    if method is None:
+        raise InvalidValue("name a --method (see `genbias-bench list methods`), or a study with --tuned")
+    return method, task or DEFAULT_TASK
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli import complete
 from benchmark.cli.evaluate import parse_assignments
 from benchmark.errors import InvalidValue
 
@@ -20,12 +21,23 @@ Grid = Annotated[
     ),
 ]
 Methods = Annotated[
-    list[str] | None, typer.Option("--method", "-m", help="A method, or `all`; repeatable. See `list methods`.")
+    list[str] | None,
+    typer.Option(
+        "--method", "-m", help="A method, or `all`; repeatable. See `list methods`.", autocompletion=complete.methods
+    ),
 ]
-Tasks = Annotated[list[str] | None, typer.Option("--task", "-t", help="A task; repeatable. Default: colorized-digits.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", "-t", help="A task; repeatable. Default: colorized-digits.", autocompletion=complete.tasks),
+]
 Levels = Annotated[
     list[str] | None,
-    typer.Option("--bias-level", "-b", help="A bias level, or `all`; repeatable. Default: each card's."),
+    typer.Option(
+        "--bias-level",
+        "-b",
+        help="A bias level, or `all`; repeatable. Default: each card's.",
+        autocompletion=complete.levels,
+    ),
 ]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="Such as 0-4 (the default) or 0,2,5-7.")]
 Generators = Annotated[
@@ -45,6 +57,10 @@ Weights = Annotated[
     str | None, typer.Option("--backbone-weights", help="none, imagenet, or torchvision's name; default: the recipe's.")
 ]
 Clip = Annotated[str | None, typer.Option("--clip", help="CLIP model, for methods that ask for one.")]
+Tuned = Annotated[
+    list[Path] | None,
+    typer.Option("--tuned", metavar="FILE", help="A tuning.json: run what the study chose; repeatable."),
+]
 Results = Annotated[Path, typer.Option("--results-dir", help="Folder of the records.")]
 StoreFolder = Annotated[
     Path | None,
@@ -85,6 +101,7 @@ def requests_from(
     recipe: str | None,
     weights: str | None,
     clip: str | None,
+    tuned: list[Path] | None,
     offline: bool,
 ) -> list[Request]:
     """Return the cells that the options name; with a file, selectors narrow it.
@@ -93,15 +110,24 @@ def requests_from(
         UsageError: For options that contradict each other, or name what does not exist.
     """
     from benchmark.sweep.grid_file import read_grid
-    from benchmark.sweep.selection import DEFAULT_SEEDS, Block, narrowed, requests_of
+    from benchmark.sweep.selection import DEFAULT_SEEDS, Block, narrowed, requests_of, tuned_blocks
     from benchmark.tasks.catalog import DEFAULT_TASK
 
     settings = {
         "--set": set_, "--sampling": sampling, "--recipe": recipe, "--backbone-weights": weights, "--clip": clip,
     }  # fmt: skip
+    if tuned:
+        if methods or tasks or grid:
+            raise InvalidValue("--tuned contradicts --method, --task and --grid: a study names its method and task")
+        for option, value in settings.items():
+            if value:
+                raise InvalidValue(f"{option} contradicts --tuned, whose study says how its cells are configured")
+        return requests_of(
+            tuned_blocks(tuned, levels=levels or (), seeds=seeds, generators=generators or ()), offline=offline
+        )
     if grid is None:
         if not methods:
-            raise InvalidValue("name at least one --method (or `--method all`), or a file with --grid")
+            raise InvalidValue("name at least one --method (or `--method all`), or a file with --grid or --tuned")
         block = Block(
             methods=tuple(methods),
             tasks=tuple(tasks or [DEFAULT_TASK]),

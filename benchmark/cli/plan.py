@@ -28,6 +28,7 @@ def plan(
     recipe: options.Recipe = None,
     backbone_weights: options.Weights = None,
     clip: options.Clip = None,
+    tuned: options.Tuned = None,
     results_dir: options.Results = Path("results"),
     store: options.StoreFolder = None,
     isolated: options.Isolated = False,
@@ -54,7 +55,7 @@ def plan(
     options.check_numbers(workers=workers)
     requests = options.requests_from(
         grid, methods=method, tasks=task, levels=bias_level, seeds=seeds, generators=generator, set_=set_,
-        sampling=sampling, recipe=recipe, weights=backbone_weights, clip=clip, offline=offline,
+        sampling=sampling, recipe=recipe, weights=backbone_weights, clip=clip, tuned=tuned, offline=offline,
     )  # fmt: skip
     made = make_plan(requests, results=results_dir, store=store or default_store(), isolated=isolated, stale=stale)
     show_plan(made, stale=stale, workers=workers or 1, json=json)
@@ -160,6 +161,7 @@ def _as_json(plan: Plan, positions: list[int], expected: Estimate) -> dict[str, 
                 "seed": cell.request.seed, "generator": cell.request.generator, "set": dict(cell.request.overrides),
                 "sampling": dict(cell.request.sampling), "recipe": cell.request.recipe,
                 "backbone_weights": cell.request.backbone_weights, "clip": cell.request.clip,
+                "tuned": cell.request.configuration and cell.request.configuration.study,
                 "cell_id": cell.cell_id or None, "state": cell.state, "why": cell.why or None,
                 "estimated_seconds": expected.cells.get(index),
             }

@@ -39,6 +39,7 @@ def sweep(
     recipe: options.Recipe = None,
     backbone_weights: options.Weights = None,
     clip: options.Clip = None,
+    tuned: options.Tuned = None,
     results_dir: options.Results = Path("results"),
     store: options.StoreFolder = None,
     isolated: options.Isolated = False,
@@ -91,7 +92,7 @@ def sweep(
         raise InvalidValue(f"{retries} retries make no sense; use 0 or more")
     requests = options.requests_from(
         grid, methods=method, tasks=task, levels=bias_level, seeds=seeds, generators=generator, set_=set_,
-        sampling=sampling, recipe=recipe, weights=backbone_weights, clip=clip, offline=offline,
+        sampling=sampling, recipe=recipe, weights=backbone_weights, clip=clip, tuned=tuned, offline=offline,
     )  # fmt: skip
     place = (store or default_store()).absolute()
     plan = make_plan(requests, results=results_dir, store=place, isolated=isolated, stale=stale)

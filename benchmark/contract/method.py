@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmark.contract.budget import Budget, Plan
 from benchmark.contract.generation import Filter, FineTuning, OwnGenerator
 from benchmark.contract.images import ImageSet, MethodData
+from benchmark.contract.space import Space, check_space
 from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import ContractViolation
 
@@ -74,6 +75,9 @@ class MethodCard:
             as many images as there are real ones, and train a classifier for all optimiser steps of the task.
         tier_defaults: Defaults of hyper-parameters by tier of the task (``demo``, ``core``, ``extended``) where they
             differ from the model's own: thirty-two pixels and photographs do not want the same fine-tuning.
+        space: What ``tune`` searches besides the recipe's learning rate and weight decay, in plain literals: by
+            hyper-parameter ``(low, high)``, ``(low, high, "log")`` or a list of values. On lines of its own it is no
+            part of the method's digest. Nothing that would make it another method belongs here.
     """
 
     name: str
@@ -90,9 +94,10 @@ class MethodCard:
     oracle: bool = False
     rounds: Callable[[Any], int] | None = None
     tier_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    space: Space = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse names and versions that identities cannot hold."""
+        """Refuse names and versions that identities cannot hold, and a space that the hyper-parameters do not have."""
         if not _NAME.fullmatch(self.name):
             raise ContractViolation(f"method name {self.name!r} must be lower-case letters, digits and hyphens")
         if self.version < 1:
@@ -101,6 +106,7 @@ class MethodCard:
             raise ContractViolation(
                 f"method {self.name!r}: a process, and nothing else, must say how many rounds it has"
             )
+        check_space(self)
 
     @property
     def id(self) -> str:

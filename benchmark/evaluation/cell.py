@@ -9,16 +9,17 @@ from typing import Any, TypeVar, cast, get_args
 from benchmark.contract.budget import Budget
 from benchmark.contract.method import Hparams, Method
 from benchmark.contract.registry import load_method, resolve_hparams
-from benchmark.contract.tracks import Track
+from benchmark.contract.space import SEED
+from benchmark.contract.tracks import SelectionRule, Track
 from benchmark.errors import GenBiasError, InvalidValue
 from benchmark.generators.clip_identity import ClipIdentity, resolve_clip
 from benchmark.generators.identity import GeneratorIdentity, resolve_generator
 from benchmark.generators.sampling import sampling_of
 from benchmark.progress import Progress, Silent
 from benchmark.records.canonical import sha256_of
-from benchmark.records.schema import SCHEMA_MAJOR, Cell
+from benchmark.records.schema import SCHEMA_MAJOR, Cell, TuningUse
 from benchmark.tasks.block import GeneratorDefault, TrainingRecipe
-from benchmark.tasks.card import DataCard
+from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
 from benchmark.tasks.catalog import DEFAULT_TASK, load_task
 from benchmark.tasks.law import DRAWS
 from benchmark.tasks.manifest import TRAIN, Manifest
@@ -34,6 +35,35 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
+class Configuration:
+    """What a tuning study tries, or has chosen.
+
+    Attributes:
+        study: SHA-256 of what defines the study; of a chosen configuration, of its finished content.
+        method: Name and version of the method that it is for.
+        task: Name and version of the task.
+        recipe: Name of the card's recipe.
+        generator: Identity of the generator; None without one.
+        hparams: Values of hyper-parameters.
+        training: Values of the recipe's settings that every method may tune.
+        criterion: What is judged on the validation split.
+        trial: Number of the trial.
+        chosen: What the record of a run says about the study; None: the run is the trial itself.
+    """
+
+    study: str
+    method: str
+    task: str
+    recipe: str
+    generator: Mapping[str, Any] | None
+    hparams: Mapping[str, Any]
+    training: Mapping[str, float]
+    criterion: SelectionRule
+    trial: int
+    chosen: TuningUse | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """What a user asks for: one method on one task at one level with one seed.
 
@@ -42,6 +72,7 @@ class Request:
         backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
         clip: Folder or Hub id of a CLIP model, for methods whose hyper-parameters ask for one.
         sampling: Changes of how the generator is sampled: ``scheduler``, ``steps``, ``guidance``, ``batch_size``.
+        configuration: Of a trial of a tuning study, or of a tuned run; nothing else is configured then.
     """
 
     method: str
@@ -55,6 +86,12 @@ class Request:
     backbone_weights: str | None = None
     clip: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Configuration | None = None
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is a trial of a tuning study, which is judged on the validation split and never ranked."""
+        return self.configuration is not None and self.configuration.chosen is None
 
 
 @dataclass(frozen=True)
@@ -135,7 +172,8 @@ def resolve_cell(
     method = load_method(request.method)
     task = load_task(request.task)
     level = task.card.check_level(request.level)
-    hparams = resolve_hparams(method, dict(request.overrides), task.card.task.tier)
+    tuned = request.configuration
+    hparams = resolve_hparams(method, dict(tuned.hparams if tuned else request.overrides), task.card.task.tier)
     uses_generator = method.card.generator_for(hparams)
     if request.generator is not None and not uses_generator:
         raise InvalidValue(
@@ -149,10 +187,12 @@ def resolve_cell(
         generator = known.once(
             ("generator", name, request.offline), lambda: resolve_generator(name, offline=request.offline)
         )
+    if tuned is not None:
+        _check_configuration(request, tuned, method, task.card, generator)
     clip = None if request.clip is None else resolve_clip(request.clip, offline=request.offline)
     recipe = task.card.recipe(request.recipe)
     weights = named_weights(request.backbone_weights, recipe.backbone_weights)
-    recipe = recipe.model_copy(update={"backbone_weights": weights})
+    recipe = recipe.model_copy(update={"backbone_weights": weights, **(tuned.training if tuned else {})})
     spec = backbone_spec(recipe.backbone, task.n_classes, weights)
     identity = known.once(("weights", *spec.values()), lambda: weights_identity(spec))
     image_size = task.card.image_size(recipe)
@@ -190,6 +230,7 @@ def resolve_cell(
         schema_major=SCHEMA_MAJOR,
         # Left out where there is none: cells keep the identity that they had before there was any.
         **({} if clip is None else {"clip": clip.as_record()}),
+        **({} if tuned is None else {"tuning": tuned.study}),
     )
     return ResolvedCell(
         request=request,
@@ -207,6 +248,30 @@ def resolve_cell(
         cell=cell,
         cell_id=sha256_of(cell.model_dump(mode="json")),
     )
+
+
+def _check_configuration(
+    request: Request, tuned: Configuration, method: Method, card: DataCard, generator: GeneratorIdentity | None
+) -> None:
+    """Refuse a tuned configuration for anything but what it was tuned on: only level and seed are free."""
+    asked = {
+        "method": f"{request.method}@{method.card.version}",
+        "task": card.id,
+        "recipe": request.recipe or DEFAULT_RECIPE,
+        "generator": None if generator is None else generator.as_record(),
+    }
+    for name, value in asked.items():
+        if value != (known := getattr(tuned, name)):
+            said = [each["name"] if isinstance(each, Mapping) else each for each in (known, value)]
+            if said[0] == said[1]:  # a generator of the same name
+                said = ["of another content", "this one"]
+            raise InvalidValue(f"the study tuned {name} {said[0]}, not {said[1]}; tune that, or name what was tuned")
+    further = {"--set": request.overrides, "--sampling": request.sampling, "--clip": request.clip}
+    for option, given in (further | {"--backbone-weights": request.backbone_weights}).items():
+        if given:
+            raise InvalidValue(f"{option} contradicts a tuned configuration, which was tuned without it")
+    if not request.is_trial and request.seed == SEED:
+        raise InvalidValue(f"seed {SEED} is that of the study's trials; a tuned row needs fresh seeds, such as 0-4")
 
 
 def check_clip(request: Request, hparams: Hparams) -> None:

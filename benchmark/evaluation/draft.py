@@ -46,6 +46,7 @@ def draft_record(cell: ResolvedCell, where: Environment, isolation: Isolation) -
         run_id=cell.cell_id[:12],
         cell_id=cell.cell_id,
         cell=cell.cell,
+        kind="trial" if cell.request.is_trial else "run",
         status="started",
         started=utc_now(),
         finished=None,
@@ -103,7 +104,10 @@ def _method_info(cell: ResolvedCell) -> MethodInfo:
     card, origin = cell.method.card, origin_of(cell.request.method)
     resolved = cell.hparams.model_dump(mode="json")
     defaults = card.defaults(cell.card.task.tier).model_dump(mode="json")
-    configuration: Literal["default", "changed"] = "default" if resolved == defaults else "changed"
+    configuration: Literal["default", "changed", "tuned"] = "default" if resolved == defaults else "changed"
+    tuned = cell.request.configuration and cell.request.configuration.chosen
+    if tuned:
+        configuration = "tuned"
     return MethodInfo(
         name=cell.request.method,
         version=card.version,
@@ -119,6 +123,7 @@ def _method_info(cell: ResolvedCell) -> MethodInfo:
         uses_generator=card.generator_for(cell.hparams),
         external_data=[*(ExternalData(**asdict(part)) for part in card.external_data), *_pretrained(cell)],
         oracle=card.oracle,
+        **({"tuning": tuned} if tuned else {}),
     )
 
 

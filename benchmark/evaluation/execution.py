@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from benchmark.evaluation.cell import ResolvedCell
 from benchmark.evaluation.draft import utc_now
 from benchmark.evaluation.fit import run_fit
 from benchmark.evaluation.isolated import answer_isolated, fit_isolated
-from benchmark.evaluation.job import FitJob, FitReport, SavedStage, make_job, split_parts
+from benchmark.evaluation.job import IN_MEMORY, FitJob, FitReport, SavedStage, make_job, split_parts
 from benchmark.evaluation.pictures import draw_pictures, draw_trajectory
 from benchmark.evaluation.scoring import mixture_of, score_predictions, score_views
 from benchmark.progress import Progress
@@ -29,13 +30,17 @@ from benchmark.records.schema import (
     GroupTable,
     Isolation,
     MetricValue,
+    PredictionsFile,
     Record,
     StageResult,
 )
-from benchmark.tasks.lazy import sha256_images
+from benchmark.tasks.lazy import in_memory, sha256_images
 from benchmark.tasks.manifest import TEST, TRAIN
 from benchmark.tasks.task import View
 from benchmark.training.device import default_precision, describe_device, resolve_device
+
+Score = tuple[dict[str, MetricValue], GroupTable]
+"""Metrics of one file of answers, and its results by group."""
 
 
 class Execution:
@@ -117,6 +122,8 @@ class Execution:
             TEST_VIEW: View(test, self.cell.task.images(test, self.cell.image_size)),
             **self.cell.task.views(self.cell.image_size),
         }
+        # They are hashed, and looked at by every checkpoint.
+        views = {name: View(view.rows, in_memory(view.images, IN_MEMORY)) for name, view in views.items()}
         prepared = {name: sha256_images(part.images) for name, part in parts.items()}
         prepared |= {name: sha256_images(view.images) for name, view in views.items()}
         with temporary_folder(self._job.store / "work") as weights:
@@ -130,14 +137,14 @@ class Execution:
                     answers[stage.name] = answer_stage(self._job, stage, weights, views, folder)
 
                 report = run_fit(self._job, parts, weights, self._progress, on_stage)
-            _check_budget(self._job, report)
+            check_budget(self._job, report)
             findings = Audit(self.cell, self._job, parts[TRAIN], self._progress).look(report, weights)
-        handle = self._progress.start("metrics and pictures", len(report.stages) + 1)
-        stages = []
-        for stage in report.stages:
-            probes = findings.probes.get(stage.name, {})
-            stages.append(self._stage_result(stage, answers[stage.name], probes, views, folder))
-            self._progress.advance(handle, 1)
+        scores = self._scores(answers, views, folder)
+        handle = self._progress.start("pictures", 1)
+        stages = [
+            self._stage_result(stage, answers[stage.name], findings.probes.get(stage.name, {}), scores)
+            for stage in report.stages
+        ]
         artifacts = draw_pictures(self.cell, self._job, report, stages[-1], parts[TRAIN], folder)
         artifacts |= draw_trajectory(self.cell, stages, findings.pools, folder)
         self._progress.finish(handle)
@@ -146,45 +153,51 @@ class Execution:
                 "status": "success",
                 "finished": utc_now(),
                 "task": draft.task.model_copy(update={"prepared_sha256": prepared}),
-                "budget": _budget_use(self._job, report),
+                "budget": budget_use(self._job, report),
                 "stages": stages,
                 "pools": findings.pools,
                 "auditors": findings.auditors,
                 "isolation": self.isolation(network_blocked=report.network_blocked, data_hidden=report.data_hidden),
-                "cost": _cost(report),
+                "cost": cost_of(report),
                 "notes": report.notes,
                 "artifacts": artifacts,
             }
         )
 
+    def _scores(self, answers: Mapping[str, Answers], views: Mapping[str, View], folder: Path) -> dict[str, Score]:
+        """Compute the metrics of every file of answers, as many at a time as there are threads; by the file's name."""
+        found = {files[TEST_VIEW].file: files for rules in answers.values() for files in rules.values()}
+        handle = self._progress.start("metrics", len(found))
+
+        def score(files: Mapping[str, PredictionsFile]) -> Score:
+            metrics, groups = score_predictions(self.cell.task, self.cell.manifest, folder / files[TEST_VIEW].file)
+            return metrics | score_views(folder, _further(files), views), groups
+
+        scores: dict[str, Score] = {}
+        with ThreadPoolExecutor(self._threads) as pool:
+            for name, each in zip(found, pool.map(score, found.values()), strict=True):
+                scores[name] = each
+                self._progress.advance(handle, 1)
+        self._progress.finish(handle)
+        return scores
+
     def _stage_result(
-        self,
-        stage: SavedStage,
-        answers: Answers,
-        probes: dict[str, MetricValue],
-        views: Mapping[str, View],
-        folder: Path,
+        self, stage: SavedStage, answers: Answers, probes: dict[str, MetricValue], scores: Mapping[str, Score]
     ) -> StageResult:
-        scored: dict[str, tuple[dict[str, MetricValue], GroupTable]] = {}
         checkpoints = []
         for checkpoint in stage.checkpoints:
             files = answers[checkpoint.rule.value]
-            test = files[TEST_VIEW]
-            further = {name: file for name, file in files.items() if name != TEST_VIEW}
-            if test.file not in scored:
-                metrics, groups = score_predictions(self.cell.task, self.cell.manifest, folder / test.file)
-                scored[test.file] = metrics | score_views(folder, further, views), groups
-            metrics, groups = scored[test.file]
+            metrics, groups = scores[files[TEST_VIEW].file]
             checkpoints.append(
                 CheckpointResult(
                     rule=checkpoint.rule.value,
                     track=row_track(self.cell.track, checkpoint.rule).value,
                     step=checkpoint.step,
                     weights_sha256=checkpoint.sha256,
-                    predictions=test,
+                    predictions=files[TEST_VIEW],
                     metrics=metrics,
                     groups=groups,
-                    views=further,
+                    views=_further(files),
                 )
             )
         mixture = None
@@ -202,14 +215,24 @@ class Execution:
         )
 
 
-def _check_budget(job: FitJob, report: FitReport) -> None:
+def _further(files: Mapping[str, PredictionsFile]) -> dict[str, PredictionsFile]:
+    return {name: file for name, file in files.items() if name != TEST_VIEW}
+
+
+def check_budget(job: FitJob, report: FitReport) -> None:
+    """Refuse a run that spent fewer optimiser steps than every method of the task.
+
+    Raises:
+        ContractViolation: With both numbers.
+    """
     if report.steps_used and report.steps_used != job.budget.steps:
         raise ContractViolation(
             f"{job.method} used {report.steps_used} optimiser steps; every method of a task uses {job.budget.steps}"
         )
 
 
-def _budget_use(job: FitJob, report: FitReport) -> BudgetUse:
+def budget_use(job: FitJob, report: FitReport) -> BudgetUse:
+    """Return what a record says of the budget."""
     return BudgetUse(
         synthetic_allowed=job.budget.synthetic,
         synthetic_kept=report.synthetic_kept,
@@ -220,7 +243,8 @@ def _budget_use(job: FitJob, report: FitReport) -> BudgetUse:
     )
 
 
-def _cost(report: FitReport) -> Cost:
+def cost_of(report: FitReport) -> Cost:
+    """Return what a record says of the cost; the wall time is known when the run has ended."""
     return Cost(
         wall_seconds=0.0,
         training_seconds=sum(stage.seconds for stage in report.stages),

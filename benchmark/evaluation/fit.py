@@ -25,6 +25,7 @@ from benchmark.evaluation.job import (
     method_data,
     real_images,
 )
+from benchmark.evaluation.judging import apart, judge
 from benchmark.evaluation.tools import HarnessTools, SharedPartsMade, mixture_counts
 from benchmark.progress import Progress
 from benchmark.records.provenance import peak_memory_bytes
@@ -67,7 +68,8 @@ def fit_stages(
     on_stage: Callable[[SavedStage], None],
 ) -> FitReport:
     """Call ``fit`` of a loaded method; see :func:`run_fit`."""
-    data = method_data(job, parts)
+    seen, judging = (parts, None) if job.judge is None else apart(parts, job.track)
+    data = method_data(job, seen)
     reserve = real_images(job, parts[RESERVE], Track.TRAIN) if RESERVE in parts and method.card.oracle else None
     tools = HarnessTools(job, data, progress, reserve)
     stages: list[SavedStage] = []
@@ -86,6 +88,7 @@ def fit_stages(
         auxiliary_seconds=tools.auxiliary_seconds,
         peak_memory_bytes=peak_memory_bytes(),
         peak_device_memory_bytes=peak_device_memory(tools.device),
+        judged=None if judging is None else judge(job, stages[-1], folder, judging),
     )
 
 
@@ -115,6 +118,12 @@ def _collect_stages(
 
 def _guarded(method: Method, stages: Iterator[Stage]) -> Iterator[Stage]:
     """Run each piece of ``fit`` with auditors out of reach; between stages the harness may measure."""
+    if not isinstance(stages, Iterator):
+        code = type(method).fit.__code__
+        raise ContractViolation(
+            f"{code.co_filename}, line {code.co_firstlineno}: fit of {method.card.name} returns a "
+            f"{type(stages).__name__}; it must yield its stages"
+        )
     while True:
         with fitting(method.card.name, oracle=method.card.oracle):
             try:

@@ -30,8 +30,8 @@ from benchmark.training.specs import backbone_spec
 RESERVE = "reserve"
 """Real images that the level and draw left out; only oracles get them."""
 
-_IN_MEMORY = 1 << 30
-"""Bytes of a split's images up to which they are held in memory."""
+IN_MEMORY = 1 << 30
+"""Bytes of a split's images up to which they are held in memory, rather than read again whenever they are looked at."""
 
 
 class _Plain(BaseModel):
@@ -60,7 +60,8 @@ class FitJob(_Plain):
     """What `fit` is called with.
 
     ``hidden`` are folders that hold the test split, kept from an isolated `fit`. With ``shared_only``, `fit` ends where
-    it first asks for something of this run alone: only what the store keeps for several runs is made.
+    it first asks for something of this run alone: only what the store keeps for several runs is made. With ``judge``,
+    the last stage is judged on the validation split.
     """
 
     task: str
@@ -87,6 +88,7 @@ class FitJob(_Plain):
     offline: bool
     remember: bool
     shared_only: bool = False
+    judge: SelectionRule | None = None
     hidden: tuple[Path, ...] = ()
 
     @property
@@ -134,6 +136,7 @@ class FitReport(_Plain):
     peak_device_memory_bytes: int | None
     network_blocked: bool = False
     data_hidden: bool = False
+    judged: float | None = None
 
 
 def group_key(y: int, a: int | None) -> str:
@@ -214,7 +217,7 @@ def split_parts(cell: ResolvedCell) -> dict[str, Part]:
         wanted[RESERVE] = cell.task.reserve(cell.manifest, most=cell.budget.synthetic)
     result: dict[str, Part] = {}
     for name, rows in wanted.items():
-        result[name] = Part(in_memory(cell.task.images(rows, cell.image_size), _IN_MEMORY), rows.y, rows.a)
+        result[name] = Part(in_memory(cell.task.images(rows, cell.image_size), IN_MEMORY), rows.y, rows.a)
     return result
 
 
@@ -298,7 +301,7 @@ def read_job(folder: Path) -> tuple[FitJob, dict[str, Part]]:
         try:
             with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
                 parts[name] = Part(
-                    in_memory(read_images(folder / f"{name}-images.npy"), _IN_MEMORY), file["y"], file["a"]
+                    in_memory(read_images(folder / f"{name}-images.npy"), IN_MEMORY), file["y"], file["a"]
                 )
         except (OSError, KeyError, ValueError) as error:
             raise DamagedFile(f"{folder / name} cannot be read: {error}") from error

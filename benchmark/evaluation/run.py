@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import GenBiasError, InvalidValue, NotApplicable, StoreError
 from benchmark.evaluation.cell import Request, ResolvedCell, resolve_cell
 from benchmark.evaluation.draft import draft_record, run_prefix, utc_now
+from benchmark.evaluation.tuned import read_study
 from benchmark.progress import Progress, Silent
 from benchmark.records.files import make_folder, temporary_folder, write_bytes
 from benchmark.records.provenance import failure_of, scrub
@@ -60,6 +61,7 @@ def evaluate(
     backbone_weights: str | None = None,
     clip: str | None = None,
     sampling: Mapping[str, Any] | None = None,
+    tuned: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate one method on one task at one bias level with one seed.
@@ -82,6 +84,7 @@ def evaluate(
         backbone_weights: ``none``, ``imagenet`` or torchvision's name; None takes the recipe's.
         clip: Folder or Hub id of a CLIP model, for methods whose hyper-parameters ask for one.
         sampling: Changes of how the generator is sampled: ``scheduler``, ``steps``, ``guidance``, ``batch_size``.
+        tuned: The tuning.json of a finished study of this method on this task: run what it chose.
         progress: Where to show progress.
 
     Returns:
@@ -95,6 +98,8 @@ def evaluate(
     request = Request(
         method, task, level, seed, generator, overrides or {}, offline, recipe, backbone_weights, clip, sampling or {}
     )
+    if tuned is not None:
+        request = read_study(Path(tuned)).tuned(request)
     progress = progress or Silent()
     return evaluate_cell(
         resolve_cell(request, progress),
@@ -128,10 +133,20 @@ def evaluate_cell(
         found = None if force else find_success(results, cell.cell_id, run_prefix(cell), isolated=isolated)
         if found is not None:
             return Evaluation(read_record(found), found, reused=True)
-        from benchmark.evaluation.execution import Execution
-
-        execution = Execution(cell, opened.root, device, threads, force=force, isolated=isolated, progress=progress)
+        execution = _execution_of(cell)(
+            cell, opened.root, device, threads, force=force, isolated=isolated, progress=progress
+        )
         return _run(execution, results)
+
+
+def _execution_of(cell: ResolvedCell) -> type[Execution]:
+    if cell.request.is_trial:
+        from benchmark.evaluation.trial import TrialExecution
+
+        return TrialExecution
+    from benchmark.evaluation.execution import Execution
+
+    return Execution
 
 
 def _probe(results: Path) -> None:

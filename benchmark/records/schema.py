@@ -23,7 +23,7 @@ from pydantic import (
 )  # fmt: skip
 
 SCHEMA_MAJOR = 1
-SCHEMA_MINOR = 3
+SCHEMA_MINOR = 4
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 
@@ -128,7 +128,9 @@ class StageResult(_Grown):
     remembered: bool
     mixture: Mixture | None
     curves: list[dict[str, Number | int | None]]
-    checkpoints: list[CheckpointResult] = Field(min_length=1)
+    checkpoints: list[CheckpointResult] = Field(
+        description="one per selection rule; none in a trial, which never answers the test split"
+    )
     probes: dict[str, MetricValue] = Field(
         default={},
         description="balanced accuracy of linear probes for a, g (real or generated) and ag on frozen penultimate "
@@ -290,8 +292,33 @@ class ExternalData(_Part):
     may_contain_task_images: bool | None = Field(description="null: not known")
 
 
-class MethodInfo(_Part):
+class TuningUse(_Part):
+    """The study that chose a configuration (protocol §3)."""
+
+    study: Sha256 = Field(description="of the content of its tuning.json")
+    trial: int = Field(ge=0, lt=20, description="number of the trial that won; 0 is the default configuration")
+    trials: int = Field(ge=1, le=20, description="configurations that were tried")
+    criterion: Literal["val-average", "val-worst-group"] = Field(
+        description="cross-entropy on the validation split: its mean, or the mean of the worst populated group"
+    )
+    expected_best: list[Number] = Field(
+        min_length=1, max_length=20, description="expected best value of the criterion after 1, 2 … trials"
+    )
+
+
+class TrialResult(_Part):
+    """What a trial of a study found out, on the validation split alone."""
+
+    study: Sha256 = Field(description="of what defines the study")
+    number: int = Field(ge=0, lt=20)
+    criterion: Literal["val-average", "val-worst-group"]
+    value: Number = Field(ge=0, description="of the last stage, under the selection rule of the same name")
+
+
+class MethodInfo(_Grown):
     """The method as it was run."""
+
+    _added = frozenset({"tuning"})
 
     name: str
     version: int
@@ -307,6 +334,13 @@ class MethodInfo(_Part):
     uses_generator: bool
     external_data: list[ExternalData]
     oracle: bool
+    tuning: TuningUse | None = Field(default=None, description="of a `tuned` configuration; since 1.4")
+
+    @model_validator(mode="after")
+    def _tuned_by_a_study(self) -> MethodInfo:
+        if (self.configuration == "tuned") != (self.tuning is not None):
+            raise ValueError("a tuned configuration, and no other, names the study that chose it")
+        return self
 
 
 class BudgetUse(_Part):
@@ -394,7 +428,7 @@ class Failure(_Part):
 class Cell(_Grown):
     """What identifies a run; `cell_id` is the SHA-256 of its canonical JSON."""
 
-    _added = frozenset({"clip"})
+    _added = frozenset({"clip", "tuning"})
 
     task: str
     split_digest: Sha256
@@ -410,12 +444,27 @@ class Cell(_Grown):
     budget: dict[str, int]
     schema_major: int
     clip: dict[str, Any] | None = Field(default=None, description="external CLIP model that was asked for; since 1.2")
+    tuning: Sha256 | None = Field(
+        default=None, description="study that the run is a trial of, or that chose its configuration; since 1.4"
+    )
+
+
+def _checkpoints(**number: int) -> dict[str, Any]:
+    """Return a JSON Schema for how many checkpoints every stage has."""
+    return {"properties": {"stages": {"items": {"properties": {"checkpoints": number}}}}}
 
 
 class Record(_Grown):
-    """One run."""
+    """One run, or a trial of a tuning study."""
 
-    _added = frozenset({"auditors"})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"kind": {"const": "trial"}}, "required": ["kind"]},
+            "then": _checkpoints(maxItems=0),
+            "else": _checkpoints(minItems=1),
+        }
+    )
+    _added = frozenset({"auditors", "trial"})
 
     schema_version: str
     metrics_version: int
@@ -443,6 +492,22 @@ class Record(_Grown):
         default={},
         description="auditors of y and a that looked at the pools; empty without generated images; since 1.2",
     )
+    trial: TrialResult | None = Field(default=None, description="of a finished trial; since 1.4")
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Record:
+        answered = {bool(stage.checkpoints) for stage in self.stages}
+        if answered - {self.kind == "run"}:
+            raise ValueError("every stage of a run, and none of a trial, has checkpoints that answered the test split")
+        if (self.trial is not None) != (self.kind == "trial" and self.status == "success"):
+            raise ValueError("a finished trial, and nothing else, has the result of one")
+        if self.kind == "run":
+            study = self.method.tuning and self.method.tuning.study
+        else:
+            study = self.trial.study if self.trial else self.cell.tuning
+        if study != self.cell.tuning:
+            raise ValueError("its cell names another study than its method, or its trial")
+        return self
 
     @model_validator(mode="after")
     def _status_fits(self) -> Record:

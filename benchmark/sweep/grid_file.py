@@ -67,6 +67,8 @@ def read_grid(path: Path, *, offline: bool = False) -> GridFile:
 
 
 def _cells(table: object, path: Path, lines: Sequence[str], number: int, offline: bool) -> list[Request]:
+    if isinstance(table, dict) and isinstance(table.get("tuned"), str):
+        table = {**table, "tuned": str(path.parent / table["tuned"])}  # as seen from the grid's folder
     try:
         return requests_of([Block.model_validate(table)], offline=offline)
     except ValidationError as error:

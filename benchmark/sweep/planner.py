@@ -56,7 +56,8 @@ class PlannedCell:
     def changed(self) -> str:
         """What sets it apart from the method's default, as options."""
         request = self.request
-        words = [f"{name}={value}" for name, value in request.overrides.items()]
+        words = [f"tuned {request.configuration.study[:12]}"] if request.configuration else []
+        words += [f"{name}={value}" for name, value in request.overrides.items()]
         words += [f"generator {request.generator}"] if request.generator else []
         words += [f"recipe {request.recipe}"] if request.recipe else []
         words += [f"weights {request.backbone_weights}"] if request.backbone_weights else []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from benchmark.contract.registry import listed_methods, load_method, resolve_hparams
-from benchmark.errors import GeneratorError, InvalidValue, NotAvailable, UnknownName
+from benchmark.errors import DamagedFile, GeneratorError, InvalidValue, NotAvailable, UnknownName
 from benchmark.evaluation.cell import CLIP, MAX_SEED, Request, check_clip
+from benchmark.evaluation.tuned import Study, read_study
 from benchmark.generators.clip_identity import resolve_clip
 from benchmark.generators.identity import resolve_generator
 from benchmark.generators.sampling import sampling_of
@@ -73,6 +75,7 @@ class Block(BaseModel):
         backbone_weights: ``none``, ``imagenet`` or torchvision's name.
         clip: CLIP model, for the methods whose hyper-parameters ask for one.
         sampling: How generators are sampled, for the methods that use one.
+        tuned: File of a tuning study, whose choice is run; ``methods`` and ``tasks`` then name what it tuned.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +90,27 @@ class Block(BaseModel):
     backbone_weights: str | None = None
     clip: str | None = None
     sampling: Mapping[str, Any] = Field(default_factory=dict)
+    tuned: str | None = None
+
+
+def tuned_blocks(
+    files: Iterable[Path], *, levels: Sequence[str], seeds: str | None, generators: Sequence[str]
+) -> list[Block]:
+    """Return a block for the choice of each tuning study.
+
+    Raises:
+        DamagedFile: For a file that is none.
+    """
+    blocks = []
+    for file in files:
+        study = read_study(file)
+        blocks.append(
+            Block(
+                methods=(study.method,), tasks=(study.task,), levels=tuple(levels),
+                seeds=DEFAULT_SEEDS if seeds is None else seeds, generators=tuple(generators), tuned=str(file),
+            )
+        )  # fmt: skip
+    return blocks
 
 
 def requests_of(blocks: Iterable[Block], *, offline: bool = False) -> list[Request]:
@@ -119,7 +143,27 @@ def _requests(block: Block, offline: bool) -> list[Request]:
                     for seed in seeds
                 ]  # fmt: skip
     _check_used(block, methods, used)
-    return found
+    return found if block.tuned is None else _tuned(block.tuned, block, found)
+
+
+def _tuned(file: str, block: Block, requests: Sequence[Request]) -> list[Request]:
+    """Return requests with what a study chose.
+
+    Raises:
+        InvalidValue: When it chose nothing, or tuned something else than the block names.
+    """
+    try:
+        study: Study = read_study(Path(file))
+    except DamagedFile as error:
+        raise InvalidValue(f"--tuned {error}") from error
+    for request in requests:
+        if (request.method, request.task) != (study.method, study.task):
+            asked = f"{request.method} on {request.task}"
+            raise InvalidValue(f"--tuned {file} is a study of {study.method} on {study.task}, not of {asked}")
+    for option, given in (("--set", block.set), ("--sampling", block.sampling), ("--clip", block.clip)):
+        if given:
+            raise InvalidValue(f"{option} contradicts --tuned, whose study says how its cells are configured")
+    return [study.tuned(request) for request in requests]
 
 
 def _check_recipe(block: Block, card: DataCard) -> None:

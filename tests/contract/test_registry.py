@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmark.contract.method import Hparams, MethodCard
-from benchmark.contract.registry import listed_methods, load_method, origin_of, source_digest
+from benchmark.contract.registry import listed_methods, load_method, origin_of, source_digest, without_space
 from benchmark.contract.tracks import Track
 from benchmark.errors import ContractViolation, UnknownName
 from benchmark.records.canonical import sha256_file
@@ -100,8 +100,56 @@ def test_an_unknown_method_comes_with_the_nearest_names() -> None:
 def test_a_method_s_origin_is_its_file() -> None:
     origin = origin_of("ffr")
     assert (origin.kind, origin.package, origin.file) == ("in-tree", "genbias-bench", ROOT / "methods" / "ffr.py")
-    for name in ("erm", "ffr", "dfr", "jtt", "real-oracle"):
+    for name in ("erm", "group-dro", "dfr", "resampling"):
         assert source_digest(name) == sha256_file(ROOT / "methods" / f"{name.replace('-', '_')}.py")
+
+
+SPACE = """        space={
+            "upweight": (5, 100, "log"),  # as in the paper
+            "loss": ["erm", "resampling"],
+        },
+"""
+CARD = """class X:
+    card = MethodCard(
+        name="x",
+%s        version=1,
+    )
+"""
+
+
+@pytest.mark.parametrize("space", [SPACE, '        space={"upweight": (5, 100)},\n'])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_is_tuned_is_no_part_of_a_method_s_source(space: str, end: str) -> None:
+    plain = (CARD % "").replace("\n", end).encode()
+    assert without_space(plain) == plain
+    assert without_space((CARD % space).replace("\n", end).encode()) == plain
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'x = MethodCard(name="x", space={"a": (1, 2)}, version=1)\n',
+        'x = MethodCard(\n    name="x", space={"a": (1, 2)},\n)\n',
+        'x = MethodCard(\n    space={"a": (1, 2)}, version=1,\n)\n',
+        "x = MethodCard(\n    space=SPACE,\n)\n",
+        'x = MethodCard(\n    space={"a": run()},\n)\n',
+        'x = MethodCard(\n    space={"a": [y := 1, 2]},\n)\n',
+        'x = tools.train(\n    space={"a": (1, 2)},\n)\n',
+        "x = MethodCard(\n    space=(1,\n",
+        "\0",
+    ],
+)
+def test_nothing_that_runs_is_left_out_of_a_method_s_source(source: str) -> None:
+    assert without_space(source.encode()) == source.encode()
+
+
+def test_a_method_s_digest_stays_when_its_space_moves(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "methods", tmp_path / "methods")
+    file = tmp_path / "methods" / "jtt.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"upweight": (5, 100, "log"),', '"upweight": (5, 1000, "log"),'), encoding="utf-8")
+    assert file.read_text(encoding="utf-8") != text
+    assert answer(DIGESTS, tmp_path)[1]["jtt"] == source_digest("jtt") != sha256_file(file)
 
 
 DIGESTS = """

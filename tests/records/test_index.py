@@ -22,7 +22,7 @@ def results(tmp_path: Path, content: dict[str, Any]) -> Path:
     write(tmp_path / "results" / "a" / "success", content)
     failure = {"kind": "TrainingDiverged", "message": "the loss is NaN", "traceback": []}
     write(tmp_path / "results" / "b" / "error", content | {"status": "error", "failure": failure, "cost": None})
-    write(tmp_path / "results" / "b" / "trial", content | {"kind": "trial"})
+    write(tmp_path / "results" / "b" / "trial", content | {"kind": "trial", "status": "cancelled", "stages": []})
     return tmp_path / "results"
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from benchmark.errors import DamagedFile, NewerSchema
 from benchmark.records.canonical import sha256_of
 from benchmark.records.files import read_json
-from benchmark.records.results import read_record, record_text
+from benchmark.records.results import accepted_text, read_record, record_text
 from benchmark.records.schema import (
     SCHEMA_FILE,
     SCHEMA_MAJOR,
@@ -150,12 +150,7 @@ def test_every_accepted_record_is_written_as_it_was_and_named_by_its_cell() -> N
     assert len(files) >= 85
     for file in files:
         record = read_record(file)
-        # Accepted ones lie there without indentation: a line for each part.
-        parts = [
-            f"{json.dumps(name)}:{json.dumps(part, separators=(',', ':'), ensure_ascii=False, sort_keys=True)}"
-            for name, part in sorted(json.loads(record_text(record)).items())
-        ]
-        assert file.read_text(encoding="utf-8") == "{" + ",\n".join(parts) + "}\n", file
+        assert file.read_text(encoding="utf-8") == accepted_text(record), file
         assert sha256_of(record.cell.model_dump(mode="json")) == record.cell_id, file
 
 
@@ -360,3 +355,57 @@ def test_a_record_cannot_be_changed(record: Record) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         record.status = "error"  # type: ignore[misc]
     assert record == before
+
+
+# --- trials and tuned runs -----------------------------------------------------------------------------------------
+
+
+STUDY = "7" * 64
+
+
+def trial_of(content: dict[str, Any]) -> dict[str, Any]:
+    """Turn a run into a trial of a tuning study."""
+    content["kind"] = "trial"
+    content["cell"]["tuning"] = STUDY
+    content["trial"] = {"study": STUDY, "number": 3, "criterion": "val-average", "value": 0.5}
+    for stage in content["stages"]:
+        stage["checkpoints"] = []
+    return content
+
+
+def test_a_trial_answers_no_test_image(tmp_path: Path, content: dict[str, Any]) -> None:
+    answered = content["stages"][0]["checkpoints"]
+    trial = read_record(stored(tmp_path, trial_of(content)))
+    jsonschema.validate(content, json_schema())
+    assert trial.trial is not None
+    assert (trial.kind, trial.trial.number, trial.ranked_stage.checkpoints) == ("trial", 3, [])
+    content["stages"][0]["checkpoints"] = answered
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(content, json_schema())
+    with pytest.raises(DamagedFile, match="none of a trial, has checkpoints that answered the test split"):
+        read_record(stored(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(trial=None), "a finished trial, and nothing else, has the result of one"),
+        (lambda c: c.update(status="cancelled"), "a finished trial, and nothing else"),
+        (lambda c: c["trial"].update(study="8" * 64), "its cell names another study"),
+        (lambda c: c["trial"].update(number=20), "trial.number"),
+        (lambda c: c["trial"].update(criterion="last"), "trial.criterion"),
+        (lambda c: c["trial"].update(value=None), "trial.value"),
+    ],
+)
+def test_a_trial_says_what_its_study_found_out(
+    tmp_path: Path, content: dict[str, Any], change: Any, message: str
+) -> None:
+    change(trial_of(content))
+    with pytest.raises(DamagedFile, match=message):
+        read_record(stored(tmp_path, content))
+
+
+def test_what_is_not_tuned_is_written_without_a_word_of_tuning(record: Record) -> None:
+    assert (record.cell.tuning, record.method.tuning, record.trial) == (None, None, None)
+    assert "tuning" not in record.cell.model_dump() | record.method.model_dump()
+    assert "trial" not in record.model_dump()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
+from benchmark.contract.space import Range
+from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import InvalidValue, NotAvailable, UsageError
+from benchmark.evaluation.cell import resolve_cell
+from benchmark.evaluation.tuned import Definition, Hardware, Study, Tried, study_of
+from benchmark.records.files import write_json
 from benchmark.sweep.grid_file import read_grid
 
 OFFICIAL = sorted((Path(__file__).parents[2] / "leaderboard" / "grids").glob("*.toml"))
@@ -138,3 +144,52 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, grid: Path) -> None:
 def test_a_file_without_end_is_not_read_to_its_end() -> None:
     with pytest.raises(InvalidValue, match="holds more than"):
         read_grid(Path("/dev/zero"))
+
+
+# --- tuned configurations --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """A finished study of ERM, in a folder beside the grid."""
+    definition = Definition(
+        task="colorized-digits@1", split_digest="1" * 64, recipe="default", method="erm@1", source_digest="2" * 64,
+        generator=None, criterion=SelectionRule.VALIDATION_AVERAGE, trials=1,
+        space={"training.learning_rate": Range(low=0.001, high=0.01)}, default={"training.learning_rate": 0.004},
+        hardware=Hardware(device="a processor", device_kind="cpu", precision="float32", threads=1),
+    )  # fmt: skip
+    trial = Tried(
+        number=0, cell_id="3" * 64, values={"training.learning_rate": 0.004}, state="finished", value=0.5, steps=12,
+        device_seconds=1.0,
+    )  # fmt: skip
+    found = study_of(definition, 1.0, [trial])
+    (tmp_path / "erm").mkdir()
+    write_json(tmp_path / "erm" / "tuning.json", found.model_dump(mode="json"))
+    return found
+
+
+def test_a_block_runs_what_a_study_chose_at_its_levels(grid: Path, study: Study) -> None:
+    grid.write_text('[[cells]]\nmethods = "erm"\ntuned = "erm/tuning.json"\nlevels = ["0.9", "0.99"]\nseeds = "0-1"\n')
+    found = read_grid(grid).requests
+    assert [(request.level, request.seed) for request in found] == [("0.9", 0), ("0.9", 1), ("0.99", 0), ("0.99", 1)]
+    assert {request.configuration and request.configuration.study for request in found} == {study.chosen().study}
+    assert resolve_cell(found[0]).cell.training["learning_rate"] == 0.004
+    assert resolve_cell(pickle.loads(pickle.dumps(found[0]))).cell_id == resolve_cell(found[0]).cell_id
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (HEAD + 'tuned = "erm/tuning.json"\n', 6, "is a study of erm on colorized-digits, not of ffr on"),
+        ('[[cells]]\nmethods = "erm"\ntuned = "gone.json"\n', 3, "gone.json cannot be read"),
+        ('[[cells]]\nmethods = "erm"\ntuned = 3\n', 3, "tuned 3: Input should be a valid string"),
+        ('[[cells]]\nmethods = "erm"\nrecipe = "small"\ntuned = "erm"\n', 3, "unknown recipe"),
+        ('[[cells]]\nmethods = "erm"\ntasks = "colorized-mnist"\ntuned = "erm"\n', 4, "not of erm on colorized-mnist"),
+    ],
+)
+def test_a_mistake_about_a_study_is_said_with_its_line(
+    grid: Path, study: Study, text: str, line: int, message: str
+) -> None:
+    said = wrong(grid, text)
+    assert message in said
+    assert said.startswith(f", line {line}: ")
