@@ -9,22 +9,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.contract.budget import Budget
-from benchmark.errors import DamagedFile, InvalidValue, NotAvailable, UsageError
+from benchmark.errors import DamagedFile, DataError, InvalidValue, NotAvailable, UsageError
 from benchmark.evaluation.scoring import labels_of, recorded_manifest
 from benchmark.metrics import amplification, crossed
 from benchmark.metrics.data import BoolArray, FloatArray, IntArray, TestLabels
 from benchmark.metrics.groups import GroupCounts, accuracies, average_weights, averages, count_groups
-from benchmark.metrics.registry import METRICS_VERSION
+from benchmark.metrics.versions import is_older
 from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.predictions import StoredPredictions, read_predictions
-from benchmark.records.schema import CheckpointResult, Record
-from benchmark.tasks.catalog import find_card, load_task
+from benchmark.records.schema import CheckpointResult, PredictionsFile, Record
+from benchmark.tasks.catalog import find_card, load_task, superseded_by
 from benchmark.tasks.locks import Pinned, load_lock, split_key
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task
@@ -133,14 +134,18 @@ class Splits:
         if key in self._known:
             return self._known[key]
         try:
-            level = find_card(cell.task).check_level(cell.level)
+            card = find_card(cell.task)
+            level = card.check_level(cell.level)
         except UsageError as error:
             return str(error)
         if level != cell.level:
             raise DamagedFile(f"{run.file}: level {cell.level!r} is spelt {level!r}")
         try:
             return self._known.setdefault(key, self._find(record))
-        except NotAvailable as error:
+        except (NotAvailable, DataError) as error:
+            # Today's data need not be those of an earlier version; that is no fault of its records.
+            if isinstance(error, DataError) and superseded_by(card) is None:
+                raise
             return f"its answers cannot be checked: {error}"
 
     def _find(self, record: Record) -> Split:
@@ -212,8 +217,15 @@ def _check_split(split: Split, record: Record, run: Run) -> str | None:
     return None
 
 
-def read_answers(run: Run, split: Split) -> dict[tuple[str, str], Answers]:
+def read_answers(
+    run: Run, split: Split, stored: Mapping[str, StoredPredictions] | None = None
+) -> dict[tuple[str, str], Answers]:
     """Read and check every predictions file of a run, each once.
+
+    Args:
+        run: The run.
+        split: Its split.
+        stored: What its files hold, by name, where they were read and checked already; None reads them.
 
     Returns:
         Answers by the file's (name, digest).
@@ -221,13 +233,15 @@ def read_answers(run: Run, split: Split) -> dict[tuple[str, str], Answers]:
     Raises:
         DamagedFile: When a file is missing, is not the one that the record names, does not answer this test split, or
             gives other numbers than the record.
+        NewerSchema: When the record's metrics are of a newer version.
     """
     known: dict[tuple[str, str], Answers] = {}
     for stage in run.record.stages:
         for checkpoint in stage.checkpoints:
             name = (checkpoint.predictions.file, checkpoint.predictions.sha256)
             if name not in known:
-                known[name] = _read(run, split, checkpoint)
+                answers = _read(run, split, checkpoint) if stored is None else stored[name[0]]
+                known[name] = _reduced(run, split, checkpoint, answers)
             _check_numbers(run, checkpoint, known[name])
     return known
 
@@ -241,15 +255,33 @@ def by_checkpoint(record: Record, known: Mapping[tuple[str, str], Answers]) -> d
     }
 
 
-def _read(run: Run, split: Split, checkpoint: CheckpointResult) -> Answers:
-    file = run.file.parent / checkpoint.predictions.file
-    check_plain(file, _BYTES_PER_ROW * len(split.labels) + _BYTES_BESIDES)
-    if sha256_file(file) != checkpoint.predictions.sha256:
-        raise DamagedFile(f"{file} is not the file that its record names (SHA-256 differs); fetch both again")
-    stored = read_predictions(file, rows=len(split.labels), rows_digest=split.rows_digest)
+def _read(run: Run, split: Split, checkpoint: CheckpointResult) -> StoredPredictions:
+    file, rows = run.file.parent / checkpoint.predictions.file, len(split.labels)
+    check_plain(file, most_bytes(rows))
+    check_digest(file, sha256_file(file), checkpoint.predictions)
+    return read_predictions(file, rows=rows, rows_digest=split.rows_digest)
+
+
+def _reduced(run: Run, split: Split, checkpoint: CheckpointResult, stored: StoredPredictions) -> Answers:
     if int(stored.label.max()) >= split.labels.n_classes:
+        file = run.file.parent / checkpoint.predictions.file
         raise DamagedFile(f"{file} answers with class {int(stored.label.max())} of {split.labels.n_classes}")
     return reduce_answers(split, stored)
+
+
+def most_bytes(rows: int) -> int:
+    """Return how large a predictions file of so many rows may be."""
+    return _BYTES_PER_ROW * rows + _BYTES_BESIDES
+
+
+def check_digest(file: Path, sha256: str, named: PredictionsFile) -> None:
+    """Refuse a file of another content than its record names.
+
+    Raises:
+        DamagedFile: When the digests differ.
+    """
+    if sha256 != named.sha256:
+        raise DamagedFile(f"{file} is not the file that its record names (SHA-256 differs); fetch both again")
 
 
 def reduce_answers(split: Split, stored: StoredPredictions) -> Answers:
@@ -295,7 +327,7 @@ def _check_numbers(run: Run, checkpoint: CheckpointResult, answers: Answers) -> 
     where = f"{run.file}, {checkpoint.predictions.file}"
     if table.n != split.sizes.reshape(shape).tolist() or table.correct != answers.right.reshape(shape).tolist():
         raise DamagedFile(f"{where}: the record's group counts are not those of its predictions")
-    if run.record.metrics_version != METRICS_VERSION:
+    if is_older(run.record.metrics_version, str(run.file)):
         return  # shown as this version computes them
     for name, value in answers.values.items():
         recorded = checkpoint.metrics.get(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmark.errors import DamagedFile, DataError
 from benchmark.evaluation.scoring import metrics_differ, recorded_manifest, score_predictions, score_views
+from benchmark.metrics.versions import is_older
 from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.results import RECORD_FILE, read_record
 from benchmark.records.schema import GroupTable, MetricValue, Record
@@ -22,7 +23,8 @@ class Rescored:
         stage: Name of the stage.
         rule: Selection rule.
         metrics: The metrics as recomputed.
-        differing: Names of metrics (and ``groups``) that differ from the record.
+        differing: Names of metrics (and ``groups``) that differ from the record; of a record of an older metrics
+            version only ``groups`` can.
     """
 
     stage: str
@@ -43,14 +45,18 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
     Raises:
         DamagedFile: When the record or a predictions file is damaged, or an identity does not hold.
         DataError: When the task's split is not the one that the record names.
+        NewerSchema: When the record's metrics are of a newer version.
     """
     path = Path(path)
     record = read_record(path)
     folder = path if path.is_dir() else path.parent
     if record.status != "success":
         raise DamagedFile(f"{folder / RECORD_FILE} has status {record.status!r}; only a success has predictions")
+    if record.kind != "run":
+        raise DamagedFile(f"{folder / RECORD_FILE} is a trial of a tuning study, which has no predictions to score")
     if sha256_of(record.cell.model_dump(mode="json")) != record.cell_id:
         raise DamagedFile(f"{folder / RECORD_FILE}: cell_id is not the SHA-256 of its cell")
+    older = is_older(record.metrics_version, str(folder / RECORD_FILE))
     task = load_task(f"{record.task.name}@{record.task.version}")
     manifest = recorded_manifest(task, record)
     if manifest.digest != record.task.split_digest:
@@ -79,7 +85,7 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
                 metrics, groups = score_predictions(task, manifest, file)
                 cache[name] = metrics | score_views(folder, checkpoint.views, views), groups
             metrics, groups = cache[name]
-            differing = metrics_differ(checkpoint.metrics, metrics)
+            differing = [] if older else metrics_differ(checkpoint.metrics, metrics)
             results.append(
                 Rescored(
                     stage.name,

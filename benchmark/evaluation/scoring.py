@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.metrics.ablations import ablation_metrics
-from benchmark.metrics.data import GroupResult, Metric, Predictions, TestLabels
+from benchmark.metrics.data import GroupResult, IntArray, Metric, Predictions, TestLabels
 from benchmark.metrics.information import information_y_a, information_y_ag
 from benchmark.metrics.table import compute_metrics, group_table
 from benchmark.records.canonical import derive_seed
@@ -70,13 +70,27 @@ def score_answers(
     task: Task, manifest: Manifest, predictions: Predictions
 ) -> tuple[dict[str, MetricValue], GroupTable]:
     """Compute every metric of one checkpoint from its answers."""
+    rows = manifest.splits[TEST]
+    return score_test(labels_of(task, manifest), rows.digest, manifest.counts(TRAIN), predictions)
+
+
+def score_test(
+    test: TestLabels, rows_digest: str, train_counts: IntArray, predictions: Predictions, *, bands: bool = True
+) -> tuple[dict[str, MetricValue], GroupTable]:
+    """Compute every metric of one checkpoint from its answers to a test split that is at hand.
+
+    Args:
+        test: The test split's labels.
+        rows_digest: Digest of its rows.
+        train_counts: Images of the real training split, int [n_classes, n_attributes].
+        predictions: The answers.
+        bands: Also resample the bands of the calibration errors, by far the dearest part.
+    """
     # The bootstrap's seed depends on the test split only, so two methods are resampled alike.
-    seed = derive_seed(test=manifest.splits[TEST].digest, purpose="bootstrap")
-    test = labels_of(task, manifest)
-    metrics = compute_metrics(test, predictions, manifest.counts(TRAIN), seed=seed)
-    return {name: metric_value(metric) for name, metric in metrics.items()}, _table(
-        task, group_table(test, predictions)
-    )
+    seed = derive_seed(test=rows_digest, purpose="bootstrap")
+    metrics = compute_metrics(test, predictions, train_counts, seed=seed, bands=bands)
+    table = _table((test.n_classes, test.n_attributes), group_table(test, predictions))
+    return {name: metric_value(metric) for name, metric in metrics.items()}, table
 
 
 def score_views(
@@ -89,12 +103,19 @@ def score_views(
     """
     if not files:
         return {}
-    answers, rows = {}, next(iter(views[name].rows for name in files))
+    answers = {}
     for name, file in files.items():
         rows = views[name].rows
         answers[name] = read_predictions(folder / file.file, rows=len(rows), rows_digest=rows.digest).label
+    return view_metrics(views, answers)
+
+
+def view_metrics(views: Mapping[str, View], answers: Mapping[str, NDArray[np.integer]]) -> dict[str, MetricValue]:
+    """Compute the metrics of a task's further views from the answers to them, labels [rows] by view."""
+    rows = [views[name].rows for name in answers][-1]
     seed = derive_seed(test=rows.digest, purpose="bootstrap of views")
-    return {name: metric_value(metric) for name, metric in ablation_metrics(rows.y, answers, seed=seed).items()}
+    found = ablation_metrics(rows.y, dict(answers), seed=seed)
+    return {name: metric_value(metric) for name, metric in found.items()}
 
 
 def metric_value(metric: Metric) -> MetricValue:
@@ -102,8 +123,7 @@ def metric_value(metric: Metric) -> MetricValue:
     return MetricValue(**asdict(metric))
 
 
-def _table(task: Task, groups: list[GroupResult]) -> GroupTable:
-    shape = (task.n_classes, task.n_attributes)
+def _table(shape: tuple[int, int], groups: list[GroupResult]) -> GroupTable:
     n, correct = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     low: list[list[float | None]] = [[None] * shape[1] for _ in range(shape[0])]
     high: list[list[float | None]] = [[None] * shape[1] for _ in range(shape[0])]

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmark.errors import InvalidValue
 from benchmark.metrics.data import CONFIDENCE, FloatArray, IntArray, Metric
+from benchmark.metrics.distributions import t_quantile
 
 
 def mean_over_seeds(values: FloatArray) -> Metric:
@@ -93,6 +94,4 @@ def _checked(values: FloatArray) -> FloatArray:
 
 
 def _t_quantile(freedom: float) -> float:
-    from scipy.special import stdtrit  # many times faster than scipy.stats, which asks it too
-
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return float(t_quantile((1 + CONFIDENCE) / 2, np.float64(freedom)))

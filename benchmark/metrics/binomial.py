@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmark.metrics.data import CONFIDENCE, BoolArray, FloatArray, IntArray
+from benchmark.metrics.distributions import beta_quantile, t_quantile
 
 
 def sidak_alpha(intervals: int) -> float:
@@ -27,14 +28,12 @@ def clopper_pearson(successes: FloatArray, trials: FloatArray, alpha: float) -> 
     Returns:
         Lower and upper ends.
     """
-    from scipy.stats import beta
-
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64))
     low, high = np.zeros(k.shape), np.ones(k.shape)
     inner = (n > 0) & (k > 0)
-    low[inner] = beta.ppf(alpha / 2, k[inner], n[inner] - k[inner] + 1)
+    low[inner] = beta_quantile(alpha / 2, k[inner], n[inner] - k[inner] + 1)
     inner = (n > 0) & (k < n)
-    high[inner] = beta.ppf(1 - alpha / 2, k[inner] + 1, n[inner] - k[inner])
+    high[inner] = beta_quantile(1 - alpha / 2, k[inner] + 1, n[inner] - k[inner])
     low[n <= 0] = high[n <= 0] = np.nan
     return low, high
 
@@ -74,8 +73,6 @@ def effective_trials(unit: IntArray, cell: IntArray, success: BoolArray, n_cells
     pairs, inverse = np.unique(unit * np.int64(n_cells) + cell, return_inverse=True)
     if len(pairs) == len(unit):
         return n
-    from scipy.stats import t
-
     size = np.bincount(inverse.reshape(-1)).astype(np.float64)
     right = np.bincount(inverse.reshape(-1), weights=success.astype(np.float64))
     owner = pairs % n_cells
@@ -92,6 +89,6 @@ def effective_trials(unit: IntArray, cell: IntArray, success: BoolArray, n_cells
     effective[varies] = np.clip(share[varies] * (1 - share[varies]) * n[varies] ** 2 / spread, least[varies], n[varies])
     # A variance estimated from few units is itself uncertain.
     several = filled & (units > 1) & (units < n)
-    quantiles = t.ppf(1 - alpha / 2, n[several] - 1) / t.ppf(1 - alpha / 2, units[several] - 1)
+    quantiles = t_quantile(1 - alpha / 2, n[several] - 1) / t_quantile(1 - alpha / 2, units[several] - 1)
     effective[several] *= quantiles**2
     return effective

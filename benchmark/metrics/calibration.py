@@ -55,7 +55,9 @@ def calibration_error(probability: FloatArray, right: BoolArray) -> float:
     return float(np.abs(bin_gaps(probability, right)).mean())
 
 
-def calibration_metrics(test: TestLabels, predictions: Predictions, groups: Bounded, seed: int) -> dict[str, Metric]:
+def calibration_metrics(
+    test: TestLabels, predictions: Predictions, groups: Bounded, seed: int, *, bands: bool = True
+) -> dict[str, Metric]:
     """Return the overall and the worst group's calibration error with bands.
 
     Args:
@@ -63,6 +65,7 @@ def calibration_metrics(test: TestLabels, predictions: Predictions, groups: Boun
         predictions: Answers to them.
         groups: Group accuracies with simultaneous bounds, [classes, attributes].
         seed: Decides the resamples.
+        bands: Whether to resample; without, the errors have no bands.
     """
     design = sampling_design(test)
     probability = predictions.top_probability.astype(np.float64)
@@ -74,15 +77,16 @@ def calibration_metrics(test: TestLabels, predictions: Predictions, groups: Boun
         rows = np.flatnonzero(test.group == group)
         parts.append(_sort(probability[rows], right[rows], design.unit[rows]))
     observed = [part.bin_gaps(np.ones((1, design.units)))[0] for part in parts]
-    distances = _distances(parts, observed, design, seed)
     errors = np.array([np.abs(gaps).mean() for gaps in observed])
-    found = {"calibration_error": _band(errors[0], _quantile(distances[:, 0]), _constant_overall(right, design))}
+    distances = _distances(parts, observed, design, seed) if bands else None
+    overall = None if distances is None else distances[:, 0]
+    found = {"calibration_error": _band(errors[0], overall, _constant_overall(right, design))}
     if not len(large):
         reason = f"no group has a test image for each of the {BINS} bins; the largest has {int(sizes.max())}"
         return found | {"calibration_error_worst_group": Metric.undefined(reason)}
     constant = [_constant_group(groups, int(group)) for group in large]
-    worst = _band(errors[1:].max(), _quantile(distances[:, 1:].max(axis=1)), max(constant))
-    return found | {"calibration_error_worst_group": worst}
+    largest = None if distances is None else distances[:, 1:].max(axis=1)
+    return found | {"calibration_error_worst_group": _band(errors[1:].max(), largest, max(constant))}
 
 
 def _distances(parts: list[_Sorted], observed: list[FloatArray], design: Design, seed: int) -> FloatArray:
@@ -99,9 +103,11 @@ def _quantile(values: FloatArray) -> float:
     return float(np.quantile(values, CONFIDENCE))
 
 
-def _band(error: float, width: float, constant: float) -> Metric:
-    """Return error ± width; ``constant`` bounds the distance where answers, and so resamples, do not vary."""
-    half = max(width, constant)
+def _band(error: float, distances: FloatArray | None, constant: float) -> Metric:
+    """Return an error with its band; ``constant`` bounds the distance where answers, and so resamples, do not vary."""
+    if distances is None:
+        return Metric(float(error))
+    half = max(_quantile(distances), constant)
     return Metric(float(error), max(float(error) - half, 0.0), min(float(error) + half, 1.0), "bootstrap-band")
 
 

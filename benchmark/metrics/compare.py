@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmark.errors import InvalidValue
 from benchmark.metrics.data import CONFIDENCE, BoolArray, FloatArray, IntArray, TestLabels
+from benchmark.metrics.distributions import t_quantile
 from benchmark.metrics.groups import average_weights
 from benchmark.metrics.resampling import unit_weights
 from benchmark.metrics.units import Design, sampling_design
@@ -159,12 +160,10 @@ class Comparisons:
 
     def one(self, pair: int) -> Comparison:
         """Return one of them with its interval."""
-        from scipy.special import stdtrit
-
         difference, error, freedom = (
             float(column[pair]) for column in (self.difference, self.standard_error, self.degrees_of_freedom)
         )
-        half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+        half = float(t_quantile((1 + CONFIDENCE) / 2, np.float64(freedom))) * error
         return Comparison(
             difference,
             difference - half,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.metrics.data import BoolArray, FloatArray, IntArray, TestLabels
+from benchmark.metrics.distributions import binomial_probability
 
 Counts = NDArray[np.int64] | FloatArray
 """Whole numbers: integers as observed, floats as resampled."""
@@ -119,15 +120,13 @@ def expected_disparity(n: IntArray, accuracy: float) -> float:
         n: Sizes of the populated groups, positive integers [groups].
         accuracy: The accuracy that all groups share.
     """
-    from scipy.stats import binom
-
     sizes, repeats = np.unique(n, return_counts=True)
     steps = np.unique(np.concatenate([np.arange(size + 1) / size for size in sizes]))
     below = np.ones(len(steps) - 1)
     above = np.ones(len(steps) - 1)
     for size, repeat in zip(sizes, repeats, strict=True):
         # Half a step of slack: k / n and its product with n differ in the last bit.
-        distribution = binom.cdf(np.floor(steps[:-1] * size + 1e-9), size, accuracy)
+        distribution = binomial_probability(np.floor(steps[:-1] * size + 1e-9), size, accuracy)
         below *= distribution**repeat
         above *= (1 - distribution) ** repeat
     return float(((1 - below - above) * np.diff(steps)).sum())

@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmark.errors import InvalidValue
 from benchmark.metrics.data import CONFIDENCE, FloatArray, Metric
+from benchmark.metrics.distributions import t_quantile
 
 LEAST_RECOVERABLE = 0.01
 """real-oracle must beat erm by this much, or there is no gap to recover: one point of accuracy (our protocol)."""
@@ -39,8 +40,6 @@ def recovered_gap_across_seeds(method: FloatArray, erm: FloatArray, oracle: Floa
     point = recovered_gap(*(float(arm.mean()) if len(arm) else None for arm in arms))
     if point.value is None or any(len(arm) < 2 for arm in arms):
         return point
-    from scipy.stats import t
-
     # The derivative of (m - e) / (o - e) in m, e and o, times (o - e).
     slopes = (1.0, point.value - 1.0, -point.value)
     parts = np.array([slope**2 * arm.var(ddof=1) / len(arm) for slope, arm in zip(slopes, arms, strict=True)])
@@ -48,7 +47,8 @@ def recovered_gap_across_seeds(method: FloatArray, erm: FloatArray, oracle: Floa
     if variance == 0:
         return Metric(point.value, point.value, point.value, "t")
     freedom = variance**2 / float((parts**2 / np.array([len(arm) - 1 for arm in arms])).sum())
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * variance**0.5 / float(arms[2].mean() - arms[1].mean())
+    quantile = float(t_quantile((1 + CONFIDENCE) / 2, np.float64(freedom)))
+    half = quantile * variance**0.5 / float(arms[2].mean() - arms[1].mean())
     return Metric(point.value, point.value - half, point.value + half, "t")
 
 

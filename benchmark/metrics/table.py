@@ -49,7 +49,13 @@ class _Checkpoint:
 
 
 def compute_metrics(
-    test: TestLabels, predictions: Predictions, train_counts: IntArray, *, seed: int = 0, resamples: int = RESAMPLES
+    test: TestLabels,
+    predictions: Predictions,
+    train_counts: IntArray,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    bands: bool = True,
 ) -> dict[str, Metric]:
     """Compute every metric that follows from predictions, labels and training counts (protocol sections 6 and 7).
 
@@ -59,6 +65,7 @@ def compute_metrics(
         train_counts: Images of the real training split, int [n_classes, n_attributes].
         seed: Decides the resamples, and so the intervals; values do not depend on it.
         resamples: Bootstrap resamples.
+        bands: Also resample the bands of the calibration errors, by far the dearest part.
 
     Returns:
         Metrics by name, in the order of ``COMPUTED``; undefined ones have no value and a reason.
@@ -68,7 +75,7 @@ def compute_metrics(
     """
     checkpoint = _checkpoint(test, predictions, train_counts)
     found = _extremes(checkpoint) | _bootstrapped(checkpoint, seed, resamples)
-    found |= calibration_metrics(test, predictions, checkpoint.groups, seed)
+    found |= calibration_metrics(test, predictions, checkpoint.groups, seed, bands=bands)
     if test.bias_kind == "subpopulation":
         found |= dict.fromkeys(_SPURIOUS_ONLY, Metric.undefined(_SUBPOPULATION))
     else:

@@ -19,6 +19,8 @@ from benchmark.tasks.law import SplitLaw
 from benchmark.tasks.levels import NAMED_LEVELS, normalise_level
 
 DEFAULT_RECIPE = "default"
+SUPERSEDED = "superseded"
+"""Folder of the cards of earlier versions, inside the folder of the cards."""
 
 
 class DataCard(BaseModel):
@@ -163,4 +165,23 @@ def load_card(name: str) -> DataCard:
     card = parse_card(path.read_text(encoding="utf-8"), path.name)
     if card.task.name != name:
         raise DataError(f"data card {path.name} describes {card.task.name!r}; file and task must have one name")
+    return card
+
+
+@functools.cache
+def load_superseded(name: str, version: int) -> DataCard | None:
+    """Load the card of a task's earlier version, as ``data_cards/superseded/<task>@<version>.md`` keeps it.
+
+    Returns:
+        The card; None where none is kept.
+
+    Raises:
+        DataError: When it is wrong.
+    """
+    path = cards_folder() / SUPERSEDED / f"{name}@{version}.md"
+    if not path.is_file():
+        return None
+    card = parse_card(path.read_text(encoding="utf-8"), path.name)
+    if card.id != path.stem:
+        raise DataError(f"data card {path.name} describes {card.id}; file and task must have one name and version")
     return card
