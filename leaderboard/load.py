@@ -114,7 +114,7 @@ def load_run(file: Path, verified: Mapping[str, Entry]) -> Run:
     content = read_json(file)
     record = parse_record(content, str(file))
     digest = record_digest(content, str(file))
-    _check_identity(record, file)
+    check_identity(record, file)
     return Run(file, record, digest, level_of(record, digest, verified, file))
 
 
@@ -206,7 +206,12 @@ def _temporary(file: Path) -> bool:
     return any(part.startswith(TEMPORARY_PREFIX) for part in file.parts)
 
 
-def _check_identity(record: Record, file: Path) -> None:
+def check_identity(record: Record, file: Path) -> None:
+    """Refuse a record that contradicts itself.
+
+    Raises:
+        DamagedFile: When its parts, its identities or its budget do not fit each other.
+    """
     cell, task, method = record.cell, record.task, record.method
     if sha256_of(cell.model_dump(mode="json")) != record.cell_id:
         raise DamagedFile(f"{file}: cell_id is not the SHA-256 of its cell")

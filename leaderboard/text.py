@@ -1,4 +1,4 @@
-"""Text from records, made safe for a Markdown table: submissions are untrusted."""
+"""Text from records, made safe for a Markdown table or a terminal: submissions are untrusted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ def safe(text: str, longest: int = _LONGEST) -> str:
         text: Anything.
         longest: Characters that are kept; the rest becomes an ellipsis.
     """
-    plain = " ".join("".join(_visible(character) for character in text[: 8 * longest]).split())
-    if len(plain) > longest:
-        plain = plain[: longest - 1] + "…"
-    return _MARKUP.sub(lambda match: f"&#{ord(match.group())};", plain)
+    return _MARKUP.sub(lambda match: f"&#{ord(match.group())};", plain(text, longest))
+
+
+def plain(text: str, longest: int = _LONGEST) -> str:
+    """Return a text on one line, without controls and hidden characters: for terminals and JSON, where markup is none.
+
+    Args:
+        text: Anything.
+        longest: Characters that are kept; the rest becomes an ellipsis.
+    """
+    line = " ".join("".join(_visible(character) for character in text[: 8 * longest]).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _visible(character: str) -> str:
