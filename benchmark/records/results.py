@@ -31,6 +31,17 @@ def record_text(record: Record) -> str:
     return _NUMBERS.sub(lambda m: "[" + re.sub(r",\s+", ", ", m.group(1)) + "]", text) + "\n"
 
 
+def accepted_text(record: Record) -> str:
+    """Return a record as it lies among the accepted ones: a line for each part, without other white space."""
+    content = record.model_dump(mode="json")
+    lines = [
+        f"{json.dumps(name)}:"
+        + json.dumps(content[name], separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        for name in sorted(content)
+    ]
+    return "{" + ",\n".join(lines) + "}\n"
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write a record into its (unpublished) folder."""
     write_text(folder / RECORD_FILE, record_text(record))
