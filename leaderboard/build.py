@@ -16,7 +16,7 @@ from benchmark.records.generations import PROCESS
 from benchmark.records.schema import SCHEMA_VERSION
 from benchmark.records.store import default_store
 from benchmark.tasks.card import DEFAULT_RECIPE, DataCard
-from benchmark.tasks.catalog import find_card
+from benchmark.tasks.catalog import find_card, superseded_by
 from leaderboard.claims import recipe_of
 from leaderboard.groups import Scored, group_runs
 from leaderboard.load import Problems, find_records
@@ -37,20 +37,29 @@ def build_board(
     records: Sequence[Path] | None = None,
     output: Path | None = None,
     *,
+    site: Path | None = None,
+    submissions: Path | None = None,
     verification: Path = VERIFICATION_FILE,
     cached: bool = True,
 ) -> Board:
-    """Build the board and write it as Markdown.
+    """Build the board and write it as Markdown, as a static page, or both.
+
+    The board of the accepted records also goes into README.md, as an excerpt between two comments.
 
     Args:
         records: Folders of records, or record files; None takes the accepted ones, ``leaderboard/results`` of the
             checkout.
-        output: The Markdown file to write; None takes ``LEADERBOARD.md`` at the root of the checkout.
+        output: The Markdown file to write; None takes ``LEADERBOARD.md`` at the root of the checkout, or writes none
+            where other records and a site are given.
+        site: Folder to write the page into, see :mod:`leaderboard.site`; None writes none.
+        submissions: Folder of the accepted ``NAME.json`` that say about whose methods the rows are; None takes
+            ``submissions`` beside the checkout's accepted records, if it is there.
         verification: The file in which maintainers write verification levels.
         cached: Use what earlier builds remember in the store; False reads and checks everything again.
 
     Returns:
-        The board; its ``model_dump(mode="json")`` is what leaderboard.json holds, ``written_to`` is the file.
+        The board; its ``model_dump(mode="json")`` is what board.json holds, ``written_to`` is the file, the Markdown
+        one if both are written.
 
     Raises:
         UsageError: Without a path where there is no checkout.
@@ -59,17 +68,42 @@ def build_board(
         DataError: When a task's data are not at hand, so that answers cannot be checked.
         StoreError: When the file cannot be written.
     """
-    target = output if output is not None else _checkout("an output file") / BOARD_FILE
-    board = collect_board(_inputs(records), verification=verification, cache=_cache(cached))
-    make_folder(target.parent)
-    write_text(target, render_markdown(board))
-    return board.model_copy(update={"written_to": str(target)})
+    from leaderboard.site.readme import README_FILE, update_readme
+
+    target = output
+    if output is None and (records is None or site is None):
+        target = checkout("an output file") / BOARD_FILE
+    board, runs = collect(_inputs(records), verification=verification, cache=_cache(cached))
+    written = [] if target is None else [target]
+    if site is not None:
+        written.append(_write_site(board, runs, site, submissions))
+    if target is not None:
+        make_folder(target.parent)
+        write_text(target, render_markdown(board))
+    if records is None and output is None:
+        update_readme(board, checkout("an output file") / README_FILE)
+    return board.model_copy(update={"written_to": str(written[0])})
+
+
+def _write_site(board: Board, runs: Sequence[Scored], folder: Path, submissions: Path | None) -> Path:
+    from leaderboard.site.build import write_site
+    from leaderboard.site.submissions import read_submissions
+
+    about = submissions or Path(__file__).resolve().parent / "submissions"
+    return write_site(board, runs, folder, submissions=read_submissions(about))[0]
 
 
 def collect_board(
     records: Sequence[Path], *, verification: Path = VERIFICATION_FILE, cache: Path | None = None
 ) -> Board:
-    """Compute a board without writing one.
+    """Compute a board without writing one: :func:`collect` without the runs."""
+    return collect(records, verification=verification, cache=cache)[0]
+
+
+def collect(
+    records: Sequence[Path], *, verification: Path = VERIFICATION_FILE, cache: Path | None = None
+) -> tuple[Board, list[Scored]]:
+    """Compute a board without writing one, and return it with the runs in its tables.
 
     Args:
         records: Folders of records, or record files.
@@ -86,16 +120,17 @@ def collect_board(
         read = read_runs(find_records(records), verified, memory, problems)
         problems.raise_any()
         tasks = [_task_section(card, members, memory) for card, members in _by_task(read.scored)]
-    return Board(
+    board = Board(
         release=verifications.release,
         schema_version=SCHEMA_VERSION,
         metrics_version=METRICS_VERSION,
         runs=len({each.run.record.cell_id + each.run.level for each in read.scored}),
-        data_sets_covered=sum(section.tier != "demo" and _ranks_any(section) for section in tasks),
+        data_sets_covered=sum(_counts(section) for section in tasks),
         tasks=tasks,
         absent=_absent(read.others),
         unmatched_verifications=len(set(verified) - read.digests),
     )
+    return board, read.scored
 
 
 def collect_trajectories(
@@ -140,11 +175,19 @@ def _cache(cached: bool) -> Path | None:
 def _inputs(records: Sequence[Path] | None) -> list[Path]:
     if records is not None:
         return list(records)
-    accepted = _checkout("folders of records") / "leaderboard" / "results"
+    accepted = checkout("folders of records") / "leaderboard" / "results"
     return [accepted] if accepted.is_dir() else []
 
 
-def _checkout(missing: str) -> Path:
+def checkout(missing: str) -> Path:
+    """Return the root of the checkout that this code runs from.
+
+    Args:
+        missing: What has to be named where there is none.
+
+    Raises:
+        UsageError: Without a checkout.
+    """
     root = Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():
         raise UsageError(
@@ -170,7 +213,12 @@ def _by_task(scored: Sequence[Scored]) -> list[tuple[DataCard, list[Scored]]]:
     for each in scored:
         by_task[each.run.record.cell.task].append(each)
     sections = [(find_card(task), members) for task, members in by_task.items()]
-    return sorted(sections, key=lambda section: (_TIERS.index(section[0].task.tier), section[0].id))
+    return sorted(sections, key=lambda section: _place(section[0]))
+
+
+def _place(card: DataCard) -> tuple[int, bool, str]:
+    """Order tasks by tier; within one, those that were superseded come last."""
+    return _TIERS.index(card.task.tier), superseded_by(card) is not None, card.id
 
 
 def _task_section(card: DataCard, scored: Sequence[Scored], memory: Remembered) -> TaskSection:
@@ -196,6 +244,7 @@ def _task_section(card: DataCard, scored: Sequence[Scored], memory: Remembered) 
     default = [] if shown is None else last[shown.level, shown.recipe]
     return TaskSection(
         task=card.id,
+        superseded_by=superseded_by(card),
         title=str(card.hub.get("pretty_name", task.name)),
         tier=task.tier,
         ranking_metric=task.ranking_metric,
@@ -208,6 +257,9 @@ def _task_section(card: DataCard, scored: Sequence[Scored], memory: Remembered) 
     )
 
 
-def _ranks_any(section: TaskSection) -> bool:
+def _counts(section: TaskSection) -> bool:
+    """Return whether a task counts as covered: a photographic one's current version with a ranked row."""
+    if section.tier == "demo" or section.superseded_by is not None:
+        return False
     rows = (row for rule in section.rules for table in rule.tables for row in table.rows)
     return any(row.rank is not None for row in rows)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from benchmark.contract.method import MethodCard
 from benchmark.contract.registry import listed_methods, load_method, source_digest
+from benchmark.contract.space import TRAINING, dimensions_of, recipe_space
 from benchmark.errors import DamagedFile
 from benchmark.generators.sampling import sampling_of
 from benchmark.records.schema import Record
@@ -73,9 +74,14 @@ def check_claims(run: Run) -> None:
     for name, value in expected.items():
         if getattr(record.method, name) != value:
             raise DamagedFile(f"{run.file}: {name} is {getattr(record.method, name)!r}, but {card.id} has {value!r}")
-    said = record.method.configuration
-    if said != "tuned" and (said == "default") != (hparams == card.defaults(record.task.tier)):
+    said, defaults = record.method.configuration, card.defaults(record.task.tier)
+    if said != "tuned" and (said == "default") != (hparams == defaults):
         raise DamagedFile(f"{run.file}: configuration {said!r} does not fit its hyper-parameters")
+    if said == "tuned":
+        space = dimensions_of(card)
+        for name, value in hparams:
+            if value != getattr(defaults, name) and not (name in space and space[name].holds(value)):
+                raise DamagedFile(f"{run.file} is tuned with {name}={value!r}, which is not in the space of {card.id}")
     if (record.cell.generator is not None) != expected["uses_generator"]:
         raise DamagedFile(f"{run.file}: {card.id} {'uses a' if expected['uses_generator'] else 'uses no'} generator")
     missing = {part.component for part in card.external_data} - {part.component for part in record.method.external_data}
@@ -102,10 +108,20 @@ def recipe_of(record: Record, card: DataCard) -> str:
     return record.task.recipe if record.task.recipe in card.task.recipes else DEFAULT_RECIPE
 
 
+def foreign_changes(record: Record, card: DataCard) -> dict[str, Any]:
+    """Return what of the training recipe is not the card's, and was not tuned either: such a run is not ranked."""
+    changes = recipe_changes(record, card)
+    if record.method.configuration != "tuned":
+        return changes
+    space = recipe_space(card.recipe(recipe_of(record, card)))
+    tuned = {f"{TRAINING}{name}" for name, each in space.items() if each.holds(record.cell.training.get(name))}
+    return {name: value for name, value in changes.items() if name not in tuned}
+
+
 def recipe_changes(record: Record, card: DataCard) -> dict[str, Any]:
-    """Return what of the training recipe is not the card's: such a run is another row, and not ranked."""
+    """Return what of the training recipe is not the card's: such a run is another row."""
     recipe, used = card.recipe(recipe_of(record, card)).model_dump(mode="json"), record.cell.training
-    return {f"training.{k}": used.get(k) for k in sorted(recipe | used) if used.get(k) != recipe.get(k)}
+    return {f"{TRAINING}{k}": used.get(k) for k in sorted(recipe | used) if used.get(k) != recipe.get(k)}
 
 
 def _sampling_changes(record: Record, card: DataCard) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from benchmark.records.canonical import sha256_of
 from benchmark.records.generations import PROCESS
 from benchmark.records.schema import CheckpointResult
 from leaderboard.answers import Answers, Split
-from leaderboard.claims import recipe_changes, recipe_of
+from leaderboard.claims import foreign_changes, recipe_of
 from leaderboard.load import Run
 
 
@@ -47,6 +47,8 @@ class Scored:
             "budget": None if self.standard_budget else cell.budget,
             "oracle": method.oracle,
             "verification": self.run.level,
+            # Left out where there is none: rows keep the identity that they had before there was any.
+            **({} if cell.tuning is None else {"tuning": cell.tuning}),
         }
 
     @functools.cached_property
@@ -118,5 +120,8 @@ def _row_key(scored: Scored, checkpoint: CheckpointResult) -> str:
 
 
 def standard_recipe(scored: Scored) -> bool:
-    """Return whether a run used the task's training recipe and budget: only such runs are compared."""
-    return not recipe_changes(scored.run.record, scored.split.task.card) and scored.standard_budget
+    """Return whether a run used the task's training recipe, or tuned it by the rules, and its budget.
+
+    Only such runs are compared.
+    """
+    return not foreign_changes(scored.run.record, scored.split.task.card) and scored.standard_budget

@@ -64,6 +64,10 @@ _GENERATED_HEADERS = (
 )  # fmt: skip
 _OWN_INTERVAL = "†"
 _LEAST_P_VALUE = 0.001
+_SUPERSEDED = (
+    "**Superseded by {task}.** These runs were made on an earlier version of the task; they are compared with each "
+    "other only and count in no overall score."
+)
 _QUANTITIES = {
     SHARE: "conflicting images %",
     "information_y_a": "I(Y;A) bits",
@@ -106,9 +110,13 @@ def _head(board: Board) -> list[str]:
         entries = _number(board.unmatched_verifications, "record")
         parts.append(f"verification.json names {entries} that this board was not given, or that changed since.")
     if board.tasks:
-        tasks = [f"[{safe(task.task)}](#{_anchor(task.task)})" for task in board.tasks]
+        tasks = [f"[{safe(task.task)}](#{_anchor(task.task)}){_mark(task)}" for task in board.tasks]
         parts.append("Tasks: " + ", ".join(tasks))
     return parts
+
+
+def _mark(task: TaskSection) -> str:
+    return "" if task.superseded_by is None else " (superseded)"
 
 
 def _columns(board: Board) -> str:
@@ -124,6 +132,8 @@ def _task(task: TaskSection) -> list[str]:
         f"{safe(task.title)}. Ranking metric: `{metric.name}`: {metric.definition} {task.test_rows:,} test images, the "
         f"same for every level and draw. Default bias level: {task.default_level}.",
     ]
+    if task.superseded_by is not None:
+        parts.insert(1, _SUPERSEDED.format(task=safe(task.superseded_by)))
     for section in task.rules:
         parts += [f"#### {safe(task.task)}, selection rule `{section.rule}`", RULES[section.rule]]
         for table in section.tables:

@@ -241,6 +241,9 @@ class TaskSection(_Part):
     """One task on the board."""
 
     task: str = Field(description="name@version")
+    superseded_by: str | None = Field(
+        default=None, description="the task that took its place; this one then counts in no overall score"
+    )
     title: str
     tier: Literal["demo", "core", "extended"]
     ranking_metric: str

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from benchmark.contract.space import LEVEL
 from benchmark.metrics.across_seeds import mean_over_seeds, worst_group_of_mean
 from benchmark.metrics.data import Metric
 from benchmark.metrics.recovery import recovered_gap_across_seeds
+from benchmark.metrics.versions import is_older, rescored
 from benchmark.records.schema import ExternalData
 from benchmark.tasks.card import DataCard
 from leaderboard.answers import populated_accuracies
@@ -186,9 +188,15 @@ def _remarks(group: Group) -> list[str]:
         remarks.append("its seeds share one pool of generated images, whose variance is not in the interval")
     elif any(pool.tuning for record in records for pool in record.pools):
         remarks.append("its draws have adapters of their own, all fine-tuned with one seed")
+    if (tuning := group.first.run.record.method.tuning) is not None:
+        remarks.append(
+            f"trial {tuning.trial} of the {tuning.trials} of its study (0 is the default) did best by "
+            f"{tuning.criterion} on the validation split of bias level {LEVEL}, draw 0"
+        )
     if any(record.method.origin == "plug-in" for record in records):
         packages = sorted({f"{record.method.package} {record.method.package_version}" for record in records})
         remarks.append(f"plug-in from {', '.join(packages)}")
     if len({(record.environment.device_kind, record.environment.precision) for record in records}) > 1:
         remarks.append("its seeds ran on different kinds of device or in different precisions")
-    return remarks
+    older = {record.metrics_version for record in records if is_older(record.metrics_version, record.run_id)}
+    return remarks + [rescored(version) for version in sorted(older)]

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from benchmark.contract.tracks import SelectionRule
 from benchmark.records.schema import MetricValue, StageResult
+from leaderboard.answers import Answers
 from leaderboard.claims import changed_settings
 from leaderboard.groups import Group
 from leaderboard.models import Estimate, Extent, Span, StageRow, StageSummary
 from leaderboard.rows import estimate, generator_label, span
 
 STAGE_METRICS = ("acc_group_mean", "acc_conflicting")
+BY_STAGE = ("acc_worst_group", "acc_group_mean", "acc_aligned", "acc_conflicting", "gap", "bias_retained")
+"""What the page shows of each stage."""
 INFORMATION = ("information_y_a", "information_y_ag")
 PROBES = ("a", "g", "ag")
 NO_MIXTURE = "the method did not say what the stage was trained on"
@@ -42,13 +45,19 @@ def stage_rows(groups: Sequence[Group], order: Sequence[str]) -> list[StageRow]:
                 generator=generator_label(group.first),
                 verification=group.first.run.level,
                 seeds=len(group.runs),
-                stages=_stages(group),
+                stages=stage_summaries(group),
             )
         )
     return rows
 
 
-def _stages(group: Group) -> list[StageSummary]:
+def stage_summaries(group: Group, metrics: Sequence[str] = STAGE_METRICS) -> list[StageSummary]:
+    """Summarise the stages of one row over its seeds, each at its last step.
+
+    Args:
+        group: The seeds.
+        metrics: Metrics that are averaged, recomputed from the predictions.
+    """
     names = [stage.name for stage in group.first.run.record.stages]
     same = [scored for scored in group.runs if [stage.name for stage in scored.run.record.stages] == names]
     summaries = []
@@ -61,16 +70,18 @@ def _stages(group: Group) -> list[StageSummary]:
                 steps=span(stage.steps for stage in stages),
                 real=_images(stages, real=True),
                 generated=_images(stages, real=False),
-                metrics={
-                    metric: estimate([each.values[metric] for each in answers] or [None], ["no checkpoint `last`"])
-                    for metric in STAGE_METRICS
-                },
+                metrics={metric: _recomputed(answers, metric) for metric in metrics},
                 information={each: _information(stages, each) for each in INFORMATION},
                 probes={each: _probe(stages, each) for each in PROBES} if any(s.probes for s in stages) else {},
                 chance=_chance(stages),
             )
         )
     return summaries
+
+
+def _recomputed(answers: Sequence[Answers], metric: str) -> Estimate:
+    reasons = [each.reasons[metric] for each in answers if metric in each.reasons]
+    return estimate([each.values[metric] for each in answers] or [None], reasons or ["no checkpoint `last`"])
 
 
 def _images(stages: Sequence[StageResult], *, real: bool) -> Span | None:

@@ -30,19 +30,31 @@ def build(
         Path | None,
         typer.Option("--output", "-o", help="Markdown file; default: LEADERBOARD.md at the repository's root."),
     ] = None,
+    site: Annotated[
+        Path | None, typer.Option("--site", help="Also write the page, index.html and board.json, into this folder.")
+    ] = None,
+    submissions: Annotated[
+        Path | None,
+        typer.Option("--submissions", help="Folder of accepted NAME.json that say whose methods rows are."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Read and check everything again, also what an earlier build found sound.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write LEADERBOARD.md from records: intervals, rank intervals, seeds, cost, track, verification level."""
+    """Write LEADERBOARD.md, and a page, from records: intervals, rank intervals, seeds, cost, track, verification.
+
+    For example, a page of your own runs, which opens from the disk:
+
+      genbias-bench leaderboard build results --site my-board
+    """
     del debug
-    if records and output is None:
+    if records and output is None and site is None:
         raise UsageError("give --output FILE too: LEADERBOARD.md itself is built from leaderboard/results only")
     from leaderboard.build import build_board
 
-    board = build_board(records or None, output, cached=not fresh)
+    board = build_board(records or None, output, site=site, submissions=submissions, cached=not fresh)
     if json:
         print_json(board.model_dump(mode="json"))
     else:

@@ -6,7 +6,8 @@ import copy
 import functools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +29,12 @@ from benchmark.records.results import RECORD_FILE, publish_run
 from benchmark.records.schema import Environment, Isolation, Record
 from benchmark.tasks.manifest import TEST, TRAIN
 from leaderboard.build import collect_board
+from leaderboard.hub import Hub, Patience
 from leaderboard.models import Board, Row, Table
 from leaderboard.verification import record_digest
+
+sys.path.append(str(Path(__file__).parent))
+from hub_server import WRITER, HubServer
 
 COMMIT = "c" * 40
 RULES = ("last", "val-average", "val-worst-group")
@@ -89,6 +94,25 @@ def _scored(level: str, seed: int, name: str, conflicting: float) -> tuple[dict[
     }
     # The board reads no interval of groups, and writing thousands of nulls would be most of the tests' time.
     return metrics, {"n": counts.n.tolist(), "correct": counts.correct.tolist(), "low": [], "high": []}
+
+
+STUDY = "7" * 64
+TUNED = {
+    "configuration": "tuned",
+    "tuning": {
+        "study": STUDY, "trial": 3, "trials": 12, "criterion": "val-average", "expected_best": [0.9, 0.8, 0.7],
+    },
+}  # fmt: skip
+"""What a record says of a method whose configuration a study chose."""
+
+
+def as_trial(content: dict[str, Any]) -> None:
+    """Turn the record of a run into that of a trial."""
+    content["kind"] = "trial"
+    content["trial"] = {"study": STUDY, "number": 0, "criterion": "val-average", "value": 0.7}
+    content["cell"]["tuning"] = STUDY
+    for stage in content["stages"]:
+        stage["checkpoints"] = []
 
 
 @dataclass
@@ -161,6 +185,8 @@ class Maker:
             content["cell"]["method"] = f"{name}@1"
         content["method"] |= method
         content["cell"]["hparams"] = content["method"]["hparams"]
+        if "tuning" in method:
+            content["cell"]["tuning"] = method["tuning"]["study"]
         if status == "success":
             content |= {"budget": _budget(cell), "cost": _COST, "finished": content["started"]}
         content["status"] = status
@@ -182,7 +208,9 @@ class Maker:
         self, folder: Path, content: dict[str, Any], stage: str, level: str, seed: int, name: str, quality: float
     ) -> dict[str, Any]:
         cell, _ = _cell(level, seed)
-        label, (metrics, groups) = _answers(level, seed, name, quality), _scored(level, seed, name, quality)
+        # Copies: a test may change what it gets.
+        metrics, groups = copy.deepcopy(_scored(level, seed, name, quality))
+        label = _answers(level, seed, name, quality)
         file = f"predictions-{stage}-last.parquet"
         digest = cell.manifest.splits[TEST].digest
         write_predictions(
@@ -355,10 +383,33 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made() -> SimpleNamespace:
     """What makes parts of a record about generated images."""
     return SimpleNamespace(
-        metric=metric, pool=pool_of, tuning=tuning_of, filter=filter_of, mixture=mixture_of, probes=probes_of
-    )
+        metric=metric, pool=pool_of, tuning=tuning_of, filter=filter_of, mixture=mixture_of, probes=probes_of,
+        tuned=TUNED, as_trial=as_trial,
+    )  # fmt: skip
 
 
 @pytest.fixture
 def maker(tmp_path: Path, cache: Path) -> Maker:
     return Maker(tmp_path / "results", cache)
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A stand-in for the Hub, and no trace of the user's own account, token or cache."""
+    for name, value in {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    # Read from the environment when the client is imported, which other tests may have done.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    server = HubServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub(hub_server: HubServer) -> Callable[..., Hub]:
+    """Make a client of the stand-in that does not wait long."""
+    quick = Patience(delays_s=(0.01, 0.01), read_s=10.0)
+    return lambda token=WRITER, patience=quick: Hub(token, hub_server.url, patience)

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmark.evaluation.score import score
+from benchmark.records.files import pretty_json
+from leaderboard.accept import MOST_BYTES, size_of
 from leaderboard.build import collect_board
 from leaderboard.markdown import render_markdown
+from leaderboard.verification import VERIFICATION_FILE, read_verifications
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results"
-MOST_BYTES = 25_000_000
 
 
 def test_the_committed_board_follows_from_the_committed_records() -> None:
@@ -29,6 +31,12 @@ def test_every_metric_of_an_accepted_record_is_recomputed_bit_equal(method: str)
 
 
 def test_the_accepted_records_do_not_outgrow_the_repository() -> None:
-    files = [path for path in (ROOT / "leaderboard").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
-    assert not {path.suffix for path in files if path.is_relative_to(RESULTS)} - {".json", ".parquet"}
+    assert size_of(ROOT / "leaderboard") <= MOST_BYTES
+    assert {path.suffix for path in RESULTS.rglob("*") if path.is_file()} == {".json", ".parquet"}
+
+
+def test_the_committed_levels_are_written_as_accept_writes_them() -> None:
+    known = read_verifications(VERIFICATION_FILE)
+    assert pretty_json(known.model_dump(mode="json")) == VERIFICATION_FILE.read_text(encoding="utf-8")
+    decisions = [(entry.task, entry.method, entry.level, entry.commit or "", entry.note) for entry in known.entries]
+    assert decisions == sorted(set(decisions))

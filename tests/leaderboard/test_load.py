@@ -174,8 +174,8 @@ def test_the_same_folder_given_twice_counts_once(maker):
     assert (board.runs, board.tasks[0].rules[0].tables[0].repeated) == (1, 0)
 
 
-def test_trials_are_never_shown(maker):
-    maker.run("erm", 0, change=lambda content: content.update(kind="trial"))
+def test_trials_are_never_shown(maker, made):
+    maker.run("erm", 0, change=made.as_trial)
     board = maker.board()
     assert (board.tasks, board.absent, board.runs) == ([], [], 0)
 

@@ -120,13 +120,13 @@ def test_only_tasks_outside_the_demo_tier_are_covered(maker):
     assert maker.board().data_sets_covered == 0
 
 
-def test_hostile_strings_stay_in_their_cell(maker):
+def test_hostile_strings_stay_in_their_cell(maker, made):
     def attack(content):
         content["environment"]["device"] = HOSTILE
         content["cell"]["generator"] = {"name": HOSTILE, "revision": HOSTILE, "scheduler": HOSTILE}
         content["stages"][0]["name"] = HOSTILE
 
-    hparams = {"hparams": {HOSTILE: HOSTILE}, "hparams_changed": {HOSTILE: HOSTILE}, "configuration": "tuned"}
+    hparams = {"hparams": {HOSTILE: HOSTILE}, "hparams_changed": {HOSTILE: HOSTILE}, **made.tuned}
     name = "evil|<b>_x_"
     maker.run(name, 0, external_data=[external(HOSTILE)], package_version=HOSTILE, change=attack, **hparams)
     failure = {"kind": HOSTILE, "message": HOSTILE, "traceback": []}

@@ -162,7 +162,7 @@ def test_another_training_recipe_is_another_row_and_not_ranked(maker):
     assert rows[1].not_ranked == ["not ranked: another training recipe or budget than the task's"]
 
 
-def test_configurations_and_generators_are_rows_of_their_own(maker):
+def test_configurations_and_generators_are_rows_of_their_own(maker, made):
     generator = {"kind": "hub", "name": "org/a", "revision": "1" * 40, "content_sha256": None}
     # Sampled as this generator is by default; another scheduler, length or guidance would be listed as a change.
     sampling = sampling_of("org/a", find_card("colorized-digits").task.generator)
@@ -176,7 +176,7 @@ def test_configurations_and_generators_are_rows_of_their_own(maker):
     maker.run("acme/x", 0, change=of("2"))
     given = {"hparams": {"p": 2, "q": 1}, "hparams_changed": {"p": 2}}
     maker.run("acme/x", 0, change=of("2"), configuration="changed", **given)
-    maker.run("acme/x", 0, change=of("2"), configuration="tuned", **given)
+    maker.run("acme/x", 0, change=of("2"), **made.tuned, **given)
     rows = maker.table().rows
     assert sorted((row.generator, row.configuration, tuple(row.seeds)) for row in rows) == [
         ("org/a@1111111", "default", (0, 1)),

@@ -25,14 +25,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def full(maker):
+def full(maker, made):
     """A board with ranked rows, earlier stages, a plug-in, a strange run, an unfinished run and a trial."""
     maker.row("erm", 0.4)
     maker.row("group-dro", 0.6, stages={"first": 0.3})
     maker.row("acme/better", 0.62, hparams={"p": 0.1})
     maker.row("acme/other", 0.5, seeds=3, verified=None)
     maker.run("acme/other", 7, status="cancelled")
-    maker.run("erm", 6, change=lambda content: content.update(kind="trial"))
+    maker.run("erm", 6, change=made.as_trial)
     return maker
 
 

@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 from benchmark.cli.leaderboard import app
 from benchmark.errors import DamagedFile, InvalidValue, UnknownName, UsageError
 from benchmark.evaluation.scoring import labels_of, mixture_of
+from benchmark.metrics import versions
 from benchmark.metrics.data import TestLabels
 from benchmark.metrics.groups import count_groups
+from benchmark.metrics.registry import METRICS_VERSION
 from benchmark.records.canonical import derive_seed, sha256_file, sha256_of
 from benchmark.records.files import temporary_folder
 from benchmark.records.predictions import StoredPredictions, read_predictions, write_predictions
@@ -202,8 +204,6 @@ class Loops:
                 "stages": [stage.model_dump(mode="json") for stage in stages], "artifacts": {}, "auditors": {},
                 "pools": [pool.model_dump(mode="json") for pool in pools],
                 "budget": spent | {f"{key}_allowed": value for key, value in allowed.items()},
-                # Of another version, so that the board computes all metrics and these records need none.
-                "metrics_version": 0,
             }  # fmt: skip
             if change is not None:
                 change(content, seed)
@@ -224,7 +224,9 @@ class Loops:
 
 
 @pytest.fixture
-def loops(maker) -> Loops:
+def loops(maker, monkeypatch) -> Loops:
+    # Records of an older version need no metrics: the board computes them.
+    monkeypatch.setattr(versions, "METRICS_VERSION", METRICS_VERSION + 1)
     return Loops(maker)
 
 
