@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli import complete
 from benchmark.cli.evaluate import interrupt, parse_assignments
 from benchmark.cli.generated import percent_with_interval
 from benchmark.cli.output import Debug, Json, percent, print_json, print_table, print_text, say
@@ -34,7 +35,12 @@ def audit(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option("--task", "-t", help="Which task; default: the record's, or colorized-digits. See `list tasks`."),
+        typer.Option(
+            "--task",
+            "-t",
+            help="Which task; default: the record's, or colorized-digits. See `list tasks`.",
+            autocompletion=complete.tasks,
+        ),
     ] = None,
     bias_level: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli import complete
 from benchmark.cli.output import Debug, Json, print_json, print_table, print_text, say
 from benchmark.cli.progress import progress
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Get, prepare, check and pin the data of tasks.", no_args_is_help=True)
 
-Task = Annotated[str, typer.Argument(help="Which task; see `list tasks`.")]
+Task = Annotated[str, typer.Argument(help="Which task; see `list tasks`.", autocompletion=complete.tasks)]
 
 
 @app.command("list")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="A task, a method, or `tiny-sd`.")],
+    name: Annotated[str, typer.Argument(help="A task, a method, or a generator.")],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -28,18 +28,19 @@ def describe(
     """
     del debug
     from benchmark.contract.registry import listed_methods
-    from benchmark.generators.identity import TINY_SD
+    from benchmark.generators.identity import TINY_SD, plug_in_generators
     from benchmark.tasks.card import card_names
+    from benchmark.tasks.plugins import plug_in_tasks
 
-    if name.partition("@")[0] in card_names():
+    tasks, generators = [*card_names(), *plug_in_tasks()], [TINY_SD, *plug_in_generators()]
+    if name.partition("@")[0] in tasks:
         _task(name, json)
     elif name in listed_methods():
         _method(name, json)
-    elif name == TINY_SD:
+    elif name in generators:
         _generator(name, json)
     else:
-        known = [*card_names(), *listed_methods(), TINY_SD]
-        raise UnknownName("task, method or generator", name, known)
+        raise UnknownName("task, method or generator", name, [*tasks, *listed_methods(), *generators])
 
 
 def _pairs(content: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from benchmark.cli.output import Debug, Json, print_json, print_table, say
@@ -12,11 +14,18 @@ app = typer.Typer(help="List tasks, methods or generators.", no_args_is_help=Tru
 
 @app.command("tasks")
 def tasks(json: Json = False, debug: Debug = False) -> None:
-    """List the tasks with their bias levels."""
+    """List the tasks with their bias levels; of plug-ins the cards are read, no code."""
     del debug
-    from benchmark.tasks.card import card_names, load_card
+    from benchmark.tasks.card import card_names
+    from benchmark.tasks.catalog import find_card
+    from benchmark.tasks.plugins import plug_in_tasks
 
-    cards = [load_card(name) for name in card_names()]
+    cards, broken = [], []
+    for name in [*card_names(), *sorted(plug_in_tasks())]:
+        try:
+            cards.append(find_card(name))
+        except GenBiasError as error:
+            broken.append(str(error))
     if json:
         print_json(
             [
@@ -32,17 +41,35 @@ def tasks(json: Json = False, debug: Debug = False) -> None:
                 for card in cards
             ]
         )
-        return
-    rows = [
-        (card.id, card.task.tier, card.task.label.name, card.task.attribute.name, " ".join(card.task.levels))
-        for card in cards
-    ]
-    print_table(("task", "tier", "label", "bias attribute", "bias levels"), rows)
+    else:
+        rows = [
+            (card.id, card.task.tier, card.task.label.name, card.task.attribute.name, " ".join(card.task.levels))
+            for card in cards
+        ]
+        print_table(("task", "tier", "label", "bias attribute", "bias levels"), rows)
+    _warn(broken)
+
+
+def _warn(broken: list[str]) -> None:
+    for message in broken:
+        say(f"warning: {message}")
 
 
 @app.command("methods")
-def methods(json: Json = False, debug: Debug = False) -> None:
-    """List the methods; plug-ins are named, not imported."""
+def methods(
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Import plug-ins too: shows what they do, and what is wrong with broken ones."),
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the methods; plug-ins are named, and imported with --load only.
+
+    For example:
+
+      genbias-bench list methods --load
+    """
     del debug
     from benchmark.contract.registry import listed_methods, load_method
 
@@ -53,7 +80,7 @@ def methods(json: Json = False, debug: Debug = False) -> None:
             "version": None,
             "summary": f"plug-in of {listed.package} {listed.version}",
         }
-        if listed.in_tree:
+        if listed.problem or listed.in_tree or load:
             try:
                 card = load_method(name).card
                 uses = card.generator_for(card.defaults(""))
@@ -68,8 +95,7 @@ def methods(json: Json = False, debug: Debug = False) -> None:
         print_table(
             ("method", "version", "what it does"), [(r["name"], r["version"] or "-", r["summary"]) for r in rows]
         )
-    for message in broken:
-        say(f"warning: {message}")
+    _warn(broken)
 
 
 @app.command("generators")

@@ -8,10 +8,31 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 
 import typer
 
-from benchmark.cli import audit, data, describe, env, evaluate, leaderboard, listing, plan, score, sweep
+from benchmark.cli import (
+    accept,
+    audit,
+    data,
+    describe,
+    doctor,
+    env,
+    evaluate,
+    leaderboard,
+    listing,
+    methods,
+    plan,
+    push,
+    replay,
+    score,
+    submit,
+    sweep,
+    tasks,
+    tune,
+    verify,
+)
 from benchmark.errors import GenBiasError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -25,7 +46,6 @@ app = typer.Typer(
     help="Does training image classifiers with generated data remove bias, move it, or amplify it?\n\n"
     "Start with: genbias-bench evaluate --method ffr",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,13 +53,22 @@ app = typer.Typer(
 app.command("evaluate")(evaluate.evaluate)
 app.command("plan")(plan.plan)
 app.command("sweep")(sweep.sweep)
+app.command("tune")(tune.tune)
 app.add_typer(listing.app, name="list")
 app.command("describe")(describe.describe)
 app.add_typer(data.app, name="data")
 app.command("audit")(audit.audit)
+app.add_typer(methods.app, name="methods")
+app.add_typer(tasks.app, name="tasks")
 app.command("score")(score.score)
+app.command("submit")(submit.submit)
+app.command("verify")(verify.verify)
+app.command("replay")(replay.replay)
+leaderboard.app.command("accept")(accept.accept)
+leaderboard.app.command("push")(push.push)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command("env")(env.env)
+app.command("doctor")(doctor.doctor)
 
 
 def _message(error: Exception) -> str:
@@ -74,7 +103,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        sys.stderr.write(f"error: {type(error).__name__}: {error}\n(run with --debug for the whole traceback)\n")
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        sys.stderr.write(
+            f"error: {place.filename}, line {place.lineno}: {type(error).__name__}: {error}\n"
+            "(run with --debug for the whole traceback)\n"
+        )
         code = FAILED
     if code == INTERRUPTED:
         sys.stderr.write("interrupted; what was finished is kept, run the same command again\n")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +14,27 @@ from pydantic import ValidationError
 
 from benchmark.contract.method import Hparams, Method, MethodCard, Origin
 from benchmark.errors import ContractViolation, InvalidValue, UnknownName
-from benchmark.records.canonical import sha256_file, sha256_of
+from benchmark.records.canonical import sha256_hex, sha256_of
+from benchmark.tasks.plugins import Listed, add, imported, plug_ins, said_by
 
-ENTRY_POINTS = "genbias_bench.methods"
 _CONTRACT = Method.__module__
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A method that is known by name; loading it may still fail."""
-
-    name: str
-    module: str
-    attribute: str | None
-    package: str
-    version: str
-
-    @property
-    def in_tree(self) -> bool:
-        """Whether it is part of this distribution."""
-        return "/" not in self.name
 
 
 @functools.cache
 def listed_methods() -> dict[str, Listed]:
     """Return every known method by name, without importing one.
 
-    In-tree adapters carry their file's name; plug-ins are named ``package/name``.
-
-    Raises:
-        ContractViolation: When two plug-ins of one package have the same name.
+    In-tree adapters carry their file's name; plug-ins are named ``package/name``. One that cannot be used carries its
+    problem and is no obstacle to the others.
     """
-    found = {}
+    found: dict[str, Listed] = {}
     spec = importlib.util.find_spec("methods")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).glob("*.py")):
             if not path.stem.startswith("_"):
                 name = path.stem.replace("_", "-")
-                found[name] = Listed(name, f"methods.{path.stem}", None, "genbias-bench", _own_version())
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        package = entry.dist.name if entry.dist else "unknown"
-        name = f"{package}/{entry.name}"
-        if name in found:
-            raise ContractViolation(f"two plug-ins are named {name!r}; uninstall one")
-        version = entry.dist.version if entry.dist else "unknown"
-        found[name] = Listed(name, entry.module, entry.attr or None, package, version)
-    return found
+                add(found, Listed(name, f"methods.{path.stem}", None, "genbias-bench", _own_version()), "method")
+    return found | plug_ins("method")
 
 
 def load_method(name: str) -> Method:
@@ -78,10 +52,7 @@ def load_method(name: str) -> Method:
 
 @functools.cache
 def _load(listed: Listed) -> Method:
-    try:
-        module = importlib.import_module(listed.module)
-    except Exception as error:  # whatever a stranger's module raises becomes one sentence
-        raise ContractViolation(f"method {listed.name!r} cannot be imported from {listed.module}: {error!r}") from error
+    module = imported(listed, ContractViolation, "method")
     if listed.attribute is not None:
         adapter = getattr(module, listed.attribute, None)
         adapters = [adapter] if isinstance(adapter, type) and issubclass(adapter, Method) else []
@@ -92,13 +63,23 @@ def _load(listed: Listed) -> Method:
             if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
         ]
     if len(adapters) != 1:
-        raise ContractViolation(f"{listed.module} must hold exactly one Method class, found {len(adapters)}")
+        raise ContractViolation(
+            f"{module.__file__}: {listed.module} must hold exactly one Method class, found {len(adapters)}"
+        )
+    place = f"{inspect.getfile(adapters[0])}, line {inspect.getsourcelines(adapters[0])[1]}: "
     card = getattr(adapters[0], "card", None)
     if not isinstance(card, MethodCard) or card.name != listed.name.rpartition("/")[2]:
-        raise ContractViolation(f"the card of {listed.module} must be named {listed.name.rpartition('/')[2]!r}")
+        raise ContractViolation(f"{place}the card of {listed.module} must be named {listed.name.rpartition('/')[2]!r}")
     if inspect.isabstract(adapters[0]):
-        raise ContractViolation(f"the method of {listed.module} must define fit(data, tools, hparams)")
-    return adapters[0]()
+        raise ContractViolation(f"{place}the method of {listed.module} must define fit(data, tools, hparams)")
+    try:
+        method = adapters[0]()
+        card.generator_for(card.defaults(""))
+    except Exception as error:
+        raise ContractViolation(
+            f"{place}method {listed.name!r} cannot be made: {said_by(error, listed.module)}"
+        ) from error
+    return method
 
 
 def origin_of(name: str) -> Origin:
@@ -109,13 +90,49 @@ def origin_of(name: str) -> Origin:
 
 
 def source_digest(name: str) -> str:
-    """Return the SHA-256 of a method's file, and of those of its base classes: when it moves, records are stale."""
+    """Return the SHA-256 of a method's file, and of those of its base classes: when it moves, records are stale.
+
+    What the card says is tuned changes no run, so it is left out; see :func:`without_space`.
+    """
     bases = [
         kind for kind in type(load_method(name)).__mro__ if issubclass(kind, Method) and kind.__module__ != _CONTRACT
     ]
     files = list(dict.fromkeys(Path(inspect.getfile(kind)) for kind in bases))
-    digests = [sha256_file(file) for file in files]
+    digests = [sha256_hex(without_space(file.read_bytes())) for file in files]
     return digests[0] if len(digests) == 1 else sha256_of(digests)
+
+
+def without_space(source: bytes) -> bytes:
+    """Return a method's source without the lines of its card's ``space=``.
+
+    Only a literal that shares its lines with nothing else goes: nothing that runs can hide there.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # an extension module
+        return source
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == MethodCard.__name__:
+            for keyword in node.keywords:
+                if keyword.arg == "space" and _alone(keyword, lines) and _literal(keyword.value):
+                    last = keyword.end_lineno or keyword.lineno
+                    lines[keyword.lineno - 1 : last] = [b""] * (last - keyword.lineno + 1)
+    return b"".join(lines)
+
+
+def _alone(keyword: ast.keyword, lines: list[bytes]) -> bool:
+    before = lines[keyword.lineno - 1][: keyword.col_offset]
+    after = lines[(keyword.end_lineno or keyword.lineno) - 1][keyword.end_col_offset or 0 :]
+    return not before.strip() and after.strip() in (b"", b",")
+
+
+def _literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def resolve_hparams(method: Method, overrides: dict[str, Any], tier: str = "") -> Hparams:

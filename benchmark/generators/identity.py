@@ -7,15 +7,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from benchmark.errors import DamagedFile, GeneratorError, InvalidValue, NotAvailable, UnknownName
+from benchmark.errors import DamagedFile, DataError, GeneratorError, InvalidValue, NotAvailable, UnknownName
 from benchmark.records.canonical import sha256_folder
 from benchmark.records.files import read_json
+from benchmark.tasks.plugins import Listed, module_path, plug_ins
 
 TINY_SD = "tiny-sd"
 MODEL_INDEX = "model_index.json"
@@ -39,7 +41,8 @@ class ModelIdentity:
     Attributes:
         kind: A folder on this machine, or a repository on the Hub.
         name: The Hub id, or the folder's base name; never an absolute path.
-        revision: The resolved commit of a Hub repository, 40 hexadecimal digits; None for a folder.
+        revision: The resolved commit of a Hub repository, 40 hexadecimal digits; the version of the package that brings
+            a plug-in; None for another folder.
         content_sha256: SHA-256 over names and contents of a folder's model files; None on the Hub.
         location: Where to load it from, a path or a Hub id. No part of the identity.
     """
@@ -100,10 +103,15 @@ class GeneratorEntry(NamedTuple):
 
 def list_generators() -> list[GeneratorEntry]:
     """Return what can be named as a generator; reads and hashes nothing."""
+    plug_ins = [
+        GeneratorEntry(name, listed.problem or f"plug-in of {listed.package} {listed.version}")
+        for name, listed in plug_in_generators().items()
+    ]
     return [
         GeneratorEntry(
             TINY_SD, "Stable Diffusion in miniature, 32x32, trained on typeset coloured digits and letters; bundled"
         ),
+        *plug_ins,
         GeneratorEntry("ORG/NAME[@REVISION]", "any text-to-image model of diffusers on the Hugging Face Hub"),
         GeneratorEntry("FOLDER", "any text-to-image pipeline saved by diffusers as safetensors"),
     ]
@@ -112,10 +120,11 @@ def list_generators() -> list[GeneratorEntry]:
 def resolve_generator(name: str, *, offline: bool) -> GeneratorIdentity:
     """Find out which generator ``name`` means and check, without loading it, that it can make images from text.
 
-    A folder that exists goes before a Hub id of the same spelling.
+    A plug-in, or a folder that exists, goes before a Hub id of the same spelling.
 
     Args:
-        name: ``tiny-sd``, a folder, or a Hub id ``org/name`` with or without ``@revision`` (branch, tag or commit).
+        name: ``tiny-sd``, a plug-in, a folder, or a Hub id ``org/name`` with or without ``@revision`` (branch, tag or
+            commit).
         offline: Use only what is on this machine.
 
     Raises:
@@ -128,7 +137,30 @@ def resolve_generator(name: str, *, offline: bool) -> GeneratorIdentity:
         if not _BUNDLED.is_dir():
             raise NotAvailable("tiny-sd is missing from this installation; reinstall genbias-bench")
         return _local(_GENERATOR, TINY_SD, _BUNDLED)
+    if name in plug_in_generators():
+        return _plug_in(plug_in_generators()[name])
     return resolve_model(_GENERATOR, name, offline=offline)
+
+
+@functools.cache
+def plug_in_generators() -> dict[str, Listed]:
+    """Return the generators of installed packages by name.
+
+    The entry point ``name = "package.folder"`` names a package whose folder is a pipeline saved by diffusers.
+    """
+    return plug_ins("generator")
+
+
+def _plug_in(listed: Listed) -> GeneratorIdentity:
+    if listed.problem:
+        raise GeneratorError(listed.problem)
+    try:
+        folder = module_path(listed)
+    except DataError as error:
+        raise GeneratorError(str(error)) from error
+    if not folder.is_dir():
+        raise GeneratorError(f"generator {listed.name!r} is {folder}, and must be a package folder with {MODEL_INDEX}")
+    return replace(_local(_GENERATOR, listed.name, folder), revision=listed.version)
 
 
 def resolve_model(kind: ModelKind[Identity], name: str, *, offline: bool) -> Identity:

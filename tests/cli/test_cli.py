@@ -122,7 +122,7 @@ def test_data_verify_finds_every_split_pinned(cli: Cli) -> None:
         (["evaluate", "--method", "ffr", "--clip", "org/clip"], 2, "--clip org/clip has no use"),
         (["evaluate", "--method", "lora", "--set", "filter=clip", "--clip", "clip"], 2, "unknown CLIP model 'clip'"),
         (["evaluate", "--method", "erm", "--results-dir", "/dev/null/results"], 1, "cannot use"),
-        (["evaluate"], 2, "Missing option '--method'"),
+        (["evaluate"], 2, "name a --method"),
         (["frob"], 2, "No such command 'frob'"),
         (["describe", "emr"], 2, "did you mean 'erm'"),
         (["score", "missing.json"], 1, "missing.json"),
@@ -209,3 +209,21 @@ def test_kill_and_interrupt_lose_nothing(cli: Cli, tmp_path: Path) -> None:
     finished = cli("evaluate", "--method", "erm", "--threads", "1", "--json")
     assert finished.returncode == 0
     assert json.loads(finished.stdout)["status"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("evaluate --method cl", ["clustered-dreambooth"]),
+        ("plan --task utk", ["utkface"]),
+        ("sweep --bias-level .9", [".9", ".95", ".97", ".99", ".999"]),
+        ("data fetch celeba-b", ["celeba-blond"]),
+        ("leaderboard tra", ["trajectories"]),
+    ],
+)
+def test_a_shell_completes_verbs_and_names(words: str, expected: list[str]) -> None:
+    asked = {"_GENBIAS_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": f"genbias-bench {words}"}
+    asked["COMP_CWORD"] = str(len(words.split()))
+    program = Path(sys.executable).with_name("genbias-bench")
+    done = subprocess.run([program], capture_output=True, text=True, check=True, env={**os.environ, **asked})
+    assert done.stdout.split() == expected

@@ -87,7 +87,7 @@ def test_json_holds_every_cell_whole(cli: Cli, finish: Callable[..., None]) -> N
     assert len(plan["cells"]) == 12
     assert plan["cells"][0] == {
         "task": "colorized-digits", "level": "0.9", "method": "erm", "seed": 0, "generator": None, "set": {},
-        "sampling": {}, "recipe": None, "backbone_weights": None, "clip": None,
+        "sampling": {}, "recipe": None, "backbone_weights": None, "clip": None, "tuned": None,
         "cell_id": resolve_cell(Request("erm", level="0.9")).cell_id, "state": "done", "why": None,
         "estimated_seconds": None,
     }  # fmt: skip

@@ -1,0 +1,1 @@
+"""A method, a task and a generator of a package that genbias-bench does not know."""
