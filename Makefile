@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install evaluate test test-all lint format types imports check bench clean constraints
+.PHONY: install docs evaluate test test-all lint format types imports check bench clean constraints
 
 install: $(STAMP)
 
@@ -47,6 +47,9 @@ check: lint types imports test
 
 bench: install  ## speed and memory; prints ratios measured in one run
 	$(BIN)/python -m pytest benchmarks -m "slow or not slow" --benchmark-columns=min,median,max,rounds
+
+docs: install  ## the documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 constraints:  ## pin anew: versions and hashes, no addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra test --extra docs --extra slurm --extra ray --extra tune --group build --universal --python-version 3.11 \
