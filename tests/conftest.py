@@ -50,6 +50,14 @@ def short_cell() -> Callable[..., ResolvedCell]:
 
 
 @pytest.fixture
+def short_task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    """The embedded task, whose recipe is ``STEPS`` long in every cell that the test resolves."""
+    task = _short_task(STEPS)
+    monkeypatch.setattr("benchmark.evaluation.cell.load_task", lambda name: task)
+    return task
+
+
+@pytest.fixture
 def run_short(tmp_path: Path, short_cell: Callable[..., ResolvedCell]) -> Callable[..., Evaluation]:
     """Run a short cell in a folder of the test's own."""
 
