@@ -163,7 +163,11 @@ def pin_task(task: Task, progress: Progress | None = None) -> None:
         (level, draw): task.manifest(level, draw, whole=True) for level in task.card.task.levels for draw in DRAWS
     }
     splits = {split_key(task.card, *key): manifest.digest for key, manifest in manifests.items()}
-    write_lock("splits", {**load_lock("splits").entries, name: splits})
+    entries = load_lock("splits").entries
+    # Splits of other versions stay pinned: their records are still shown.
+    own = split_key(task.card, "", 0).partition("/")[0]
+    others = {key: digest for key, digest in entries.get(name, {}).items() if key.partition("/")[0] != own}
+    write_lock("splits", {**entries, name: {**others, **splits}})
     for lock, digests in _digests(task, set(_LOCKS)).items():
         entries = load_lock(lock).entries
         # What a partial copy cannot compute, the digest of all files, stays as it was pinned.

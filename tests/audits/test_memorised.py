@@ -38,6 +38,7 @@ def test_copies_with_a_little_noise_are_memorised(train: np.ndarray) -> None:
     assert memorised_share(np.minimum(train[:50], 250) + noise, train).value == 1
 
 
+@pytest.mark.slow
 def test_real_digits_outside_of_training_show_about_one_percent(train: np.ndarray) -> None:
     """All-pairs distances as a yardstick would call nearly all of them memorised."""
     metric = memorised_share(images(TEST, 7), train)

@@ -355,6 +355,7 @@ def test_small_images_are_shown_pixel_by_pixel(page: str, digits: np.ndarray) ->
     assert (cells[:, :, 32:, 3] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_hundred_groups_is_bounded_even_with_noise_for_images(make_report: MakeReport) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (100, 2, 4, 64, 64, 3), dtype=np.uint8)
     gallery = Gallery("typicality", "Noise", tuple(f"group {k}" for k in range(100)), tuple(noise))

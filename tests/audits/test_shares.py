@@ -67,6 +67,7 @@ def inside(metric: Metric, truth: float) -> bool:
 # --- known compositions --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("conflicting", "raw"), [(0.01, 0.109), (0.1, 0.189), (0.9, 0.9)])
 def test_a_known_composition_comes_back_inside_its_interval(conflicting: float, raw: float) -> None:
     """With an auditor that errs once in ten: a true 1 % looks like 11 %."""

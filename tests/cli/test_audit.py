@@ -36,6 +36,7 @@ def erm() -> str:
     return str(sorted((RESULTS / "erm").glob("0.95-seed0-*"))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -62,6 +63,7 @@ def test_help_and_the_checking_of_arguments_import_nothing_heavy(arguments: list
     assert done.stderr.endswith("HEAVY "), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -103,6 +103,7 @@ def test_data_verify_finds_every_split_pinned(cli: Cli) -> None:
     assert {row["state"] for row in found} == {"pinned"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -211,6 +212,7 @@ def test_kill_and_interrupt_lose_nothing(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(finished.stdout)["status"] == "success"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -34,6 +34,7 @@ def entry(cli: Cli, task: str, **variables: str) -> dict[str, object]:
     return next(each for each in listed if each["task"] == task)
 
 
+@pytest.mark.slow
 def test_the_list_says_what_is_here_what_is_pinned_and_under_which_licence(cli: Cli) -> None:
     digits = entry(cli, "colorized-digits@1")
     assert (digits["state"], digits["pinned"], digits["licence"]) == ("package", "20 of 20", "cc-by-4.0")
@@ -46,6 +47,7 @@ def test_the_list_says_what_is_here_what_is_pinned_and_under_which_licence(cli: 
     assert {len(row.split("\t")) for row in rows} == {8}
 
 
+@pytest.mark.slow
 def test_terms_are_shown_and_must_be_accepted(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "UTKFace").mkdir()
     refused = cli("fetch", "utkface", "--from", str(tmp_path))
@@ -67,6 +69,7 @@ def test_data_that_cannot_be_downloaded_say_where_they_come_from(cli: Cli) -> No
     assert "UTKFace.tar.gz, UTKFace.zip or the folder UTKFace" in failed.stderr
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_an_error_of_preparing_not_of_training(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "UTKFace").mkdir()
     cli("fetch", "utkface", "--from", str(tmp_path), "--accept-terms")
@@ -112,6 +115,7 @@ def test_a_copy_of_utkface_that_lacks_a_file_is_partial_and_keeps_the_pinned_spl
     assert "does not hold the data of utkface" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["fetch", "prepare", "verify", "pin"])
 def test_an_unknown_task_comes_with_the_nearest_names(cli: Cli, verb: str) -> None:
     failed = cli(verb, "utk-face")

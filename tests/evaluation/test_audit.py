@@ -32,6 +32,8 @@ from benchmark.records.store import Store
 from benchmark.tasks.manifest import AUDIT
 from benchmark.training.device import Precision
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 130
 STEPS = 60
 Cell = Callable[..., ResolvedCell]

@@ -59,6 +59,7 @@ def own_scores(auxiliary: Auxiliary, data: MethodData, y: Any, a: Any) -> np.nda
     return auxiliary.scores(np.asarray(data.train.images[: len(y)]), y, a, {}, "own")
 
 
+@pytest.mark.slow
 def test_the_own_filter_prefers_images_that_show_what_was_asked_for(make: Make) -> None:
     auxiliary, data = make()
     y, a = data.train.y[:200], data.train.a[:200]
@@ -105,6 +106,7 @@ def test_features_are_those_of_a_classifier_of_the_own_split(make: Make) -> None
     assert "features" not in auxiliary.filter_name("own")
 
 
+@pytest.mark.slow
 def test_each_model_is_trained_once_in_the_life_of_a_store(make: Make) -> None:
     made: list[tuple[Auxiliary, Counting]] = []
     for _ in range(2):

@@ -45,6 +45,8 @@ from benchmark.records.schema import FilterUse, LabelUse, PoolUse, Record
 from benchmark.records.store import Store
 from benchmark.training.device import default_precision
 
+pytestmark = pytest.mark.slow
+
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results" / "colorized-digits"
 STEPS = 60
 IMAGES = 120

@@ -65,6 +65,7 @@ def test_a_token_is_seen_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("hf_secret" in text for each in findings for text in (each.found, each.advice))
 
 
+@pytest.mark.slow
 def test_the_verb_ends_with_one_where_there_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     command = [sys.executable, "-m", "benchmark.cli.main", "doctor", "--json"]

@@ -30,6 +30,7 @@ def look(*folders: Path) -> tuple[bool, list[str], str]:
     return hidden, left, child
 
 
+@pytest.mark.slow
 def test_covered_folders_are_empty_for_the_process_and_its_children_only(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -41,6 +42,7 @@ def test_covered_folders_are_empty_for_the_process_and_its_children_only(tmp_pat
     assert (tmp_path / "a" / "test-images.zip").read_bytes() == b"the test split"
 
 
+@pytest.mark.slow
 def test_a_folder_that_does_not_exist_needs_no_cover(tmp_path: Path) -> None:
     assert look(tmp_path / "nothing") == (True, [], "")
 

@@ -241,6 +241,7 @@ def test_pretrained_weights_that_are_not_here_say_how_to_get_them_or_do_without(
         resolve_cell(Request("erm", task="spuco-animals", backbone_weights="imagenet"))
 
 
+@pytest.mark.slow
 def test_pretrained_weights_at_hand_are_used_and_named(run: Run, data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Real ResNet-18 weights by torchvision's file name; their values are random, which the name's hash forbids."""
     import torchvision

@@ -66,6 +66,7 @@ def test_group_results_are_integers_that_give_the_point_metrics(run_short: Run) 
     assert checkpoint.metrics["acc_mean"].value == pytest.approx(sum(correct) / sum(n), abs=1e-15)
 
 
+@pytest.mark.slow
 def test_the_same_cell_again_is_reused_and_forced_again_gives_the_same_metrics(run_short: Run) -> None:
     first, again = run_short("erm"), run_short("erm")
     forced = run_short("erm", force=True)
@@ -83,6 +84,7 @@ def test_other_seeds_and_levels_are_other_cells(short_cell: Callable[..., Resolv
     assert cells[1].manifest.draw == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_costs_only_what_was_not_finished(run_short: Run, short_cell: Callable[..., ResolvedCell]) -> None:
     first = run_short("erm")
     for file in first.folder.iterdir():
@@ -104,6 +106,7 @@ def test_isolated_fitting_gives_the_same_metrics_and_says_what_it_could_not_isol
     assert not plain.record.isolation.separate_process
 
 
+@pytest.mark.slow
 def test_copies_spend_the_synthetic_budget_on_populated_groups(run_short: Run) -> None:
     record = run_short("copy-augment").record
     assert record.budget is not None
@@ -118,6 +121,7 @@ def test_copies_spend_the_synthetic_budget_on_populated_groups(run_short: Run) -
     assert record.method.track == "train"
 
 
+@pytest.mark.slow
 def test_a_damaged_predictions_file_is_refused(run_short: Run) -> None:
     done = run_short("erm")
     file = done.folder / done.record.ranked_stage.checkpoints[0].predictions.file
@@ -138,6 +142,7 @@ def test_a_changed_metric_is_found(run_short: Run) -> None:
     assert [r.differing for r in rescored if r.rule == "last"] == [["acc_mean"]]
 
 
+@pytest.mark.slow
 def test_a_record_of_another_split_is_refused(run_short: Run) -> None:
     done = run_short("erm")
     path = done.folder / RECORD_FILE
@@ -353,6 +358,7 @@ def test_an_adapter_may_bring_its_own_module(short_cell: Callable[..., ResolvedC
     assert (tmp_path / "weights" / stage.checkpoints[0].file).stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_a_success_whose_predictions_are_gone_is_made_again(run_short: Run) -> None:
     first = run_short("erm")
     (first.folder / first.record.ranked_stage.checkpoints[0].predictions.file).unlink()
@@ -362,6 +368,7 @@ def test_a_success_whose_predictions_are_gone_is_made_again(run_short: Run) -> N
     assert [s.checkpoints for s in again.record.stages] == [s.checkpoints for s in first.record.stages]
 
 
+@pytest.mark.slow
 def test_an_isolated_run_is_not_answered_with_one_that_was_not(run_short: Run) -> None:
     from benchmark.records.results import find_success, run_folder
 
@@ -371,6 +378,7 @@ def test_an_isolated_run_is_not_answered_with_one_that_was_not(run_short: Run) -
     assert find_success(results, done.record.cell_id, prefix, isolated=True) is None
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_in_the_store_is_set_aside_and_trained_again(
     run_short: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

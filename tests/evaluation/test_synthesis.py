@@ -127,6 +127,7 @@ def test_fine_tuned_images_are_not_the_base_generator_s(lend: Lend) -> None:
     assert (np.asarray(tuned.images) != np.asarray(base.images)).any(axis=(1, 2, 3)).all()
 
 
+@pytest.mark.slow
 def test_adapters_and_pools_are_shared_by_methods_and_seeds_with_the_same_training_images(lend: Lend) -> None:
     uses = []
     for options in ({}, {}, {"method": "dreambooth"}, {"seed": 5}, {"seed": 1}):
@@ -142,6 +143,7 @@ def test_adapters_and_pools_are_shared_by_methods_and_seeds_with_the_same_traini
     assert other.tuning.adapters != first.tuning.adapters
 
 
+@pytest.mark.slow
 def test_dreambooth_s_token_and_prior_images_stay_out_of_what_the_method_gets(lend: Lend, store: Path) -> None:
     tools, data = lend()
     tools.synthesize(data, plan=PLAN, tuning=DREAMBOOTH)
@@ -176,6 +178,7 @@ def test_clusters_take_turns_at_their_group_s_images(lend: Lend, store: Path) ->
     assert tools.generator_seconds + tools.auxiliary_seconds <= elapsed
 
 
+@pytest.mark.slow
 def test_nothing_is_fine_tuned_on_images_of_a_protected_attribute(short_cell: Cell, store: Path) -> None:
     cell = quick(short_cell("lora", synthetic=20))
     block = cell.task.card.task.model_copy(update={"never_fine_tune": ("red", "purple")})
@@ -423,6 +426,7 @@ def test_where_nothing_is_missing_nothing_is_generated(lend: Lend) -> None:
     assert tools.train(data.train + images).steps == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "status"), [("ffr", "skipped"), ("lora", "skipped"), ("sd-augment", "success")])
 def test_a_cell_without_a_budget_is_skipped_by_methods_that_need_one(
     short_cell: Cell, store: Path, tmp_path: Path, method: str, status: str

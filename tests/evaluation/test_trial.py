@@ -83,6 +83,7 @@ def test_a_trial_is_judged_as_the_rule_of_its_criterion_chooses_checkpoints(
     assert record.trial.value == pytest.approx(lowest, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trial_is_found_again_and_is_no_run_of_its_cell(short_task: Task, run_short: Run) -> None:
     cell = trial("erm")
     first, again = run_short(cell), run_short(cell)
@@ -92,6 +93,7 @@ def test_a_trial_is_found_again_and_is_no_run_of_its_cell(short_task: Task, run_
     assert run.record.cell_id != cell.cell_id
 
 
+@pytest.mark.slow
 def test_other_settings_of_the_recipe_give_another_training(short_task: Task, run_short: Run) -> None:
     values = {"learning_rate": 0.01, "weight_decay": 0.5}
     plain, other = run_short(trial("erm")).record, run_short(trial("erm", training=values)).record
@@ -119,6 +121,7 @@ def test_a_method_that_trains_on_validation_images_is_judged_on_others(short_tas
 # --- tuned runs ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_tuned_run_is_a_run_that_names_its_study(short_task: Task, run_short: Run) -> None:
     chosen = configuration("jtt", hparams={"upweight": 7}, training={"learning_rate": 0.004}, chosen=CHOSEN)
     record = run_short(resolve_cell(Request("jtt", level="0.9", seed=3, configuration=chosen))).record

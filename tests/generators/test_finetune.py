@@ -682,6 +682,7 @@ def test_a_pipeline_with_further_text_encoders_is_refused(small_generator: TextT
 # --- what it is for ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fine_tuning_moves_a_real_generator_towards_a_group_it_has_never_seen(tmp_path: Path) -> None:
     """tiny-sd knows typeset digits; the adapter learns handwritten sevens, and is judged on sevens held out from it."""
     from diffusers import DDPMScheduler

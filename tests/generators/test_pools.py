@@ -705,6 +705,7 @@ def tell(process: subprocess.Popen[str], store: Store, recipe: PoolRecipe, n: in
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_consistent_pool(
     producer: subprocess.Popen[str],
     store: Store,
@@ -725,6 +726,7 @@ def test_two_processes_at_once_make_one_consistent_pool(
     assert not list(pool.folder.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_killed_producer_loses_one_piece_and_is_continued(
     producer: subprocess.Popen[str],
     store: Store,

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "leaderboard" / "results"
 
 
+@pytest.mark.slow
 def test_the_committed_board_follows_from_the_committed_records() -> None:
     assert render_markdown(collect_board([RESULTS])) == (ROOT / "LEADERBOARD.md").read_text(encoding="utf-8")
 

@@ -125,6 +125,7 @@ def test_records_are_gathered_into_rows_whatever_was_said_of_them(maker):
     assert list(rows[0].groups) == ["last", "val-average", "val-worst-group"]
 
 
+@pytest.mark.slow
 def test_a_fresh_seed_is_none_of_those_submitted(maker, where):
     maker.row("erm", 0.5)
     (row,) = submitted_rows([maker.results])
@@ -136,6 +137,7 @@ def test_a_fresh_seed_is_none_of_those_submitted(maker, where):
     assert fresh_seed(set(range(1_000_000)) - {17}) == 17
 
 
+@pytest.mark.slow
 def test_the_ranked_rows_of_the_same_table_cap_the_deviation(maker, where):
     maker.row("erm", 0.5)
     maker.row("other/one", 0.6)

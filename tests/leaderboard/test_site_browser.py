@@ -13,6 +13,8 @@ from leaderboard.build import collect
 from leaderboard.site.build import write_site
 from leaderboard.site.submissions import read_submissions
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -158,6 +158,7 @@ def test_what_cannot_be_said_is_refused(one: Path, said, place: str) -> None:
         describe(gather("erm", one), **said)
 
 
+@pytest.mark.slow
 def test_the_same_again_is_no_error_and_something_else_is(written: tuple[Path, Path]) -> None:
     results, out = written
     with pytest.raises(UsageError, match="holds something else; give --out another folder"):
@@ -166,6 +167,7 @@ def test_the_same_again_is_no_error_and_something_else_is(written: tuple[Path, P
     assert json.loads((out / "submission.json").read_text())["title"] == SAID["title"]
 
 
+@pytest.mark.slow
 def test_what_the_board_would_refuse_is_not_written(one: Path, tmp_path: Path) -> None:
     file = next(one.rglob(RECORD_FILE))
     content = json.loads(file.read_text())

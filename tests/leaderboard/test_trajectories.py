@@ -324,6 +324,7 @@ def test_arms_are_told_apart_and_judged(loops):
     )
 
 
+@pytest.mark.slow
 def test_levels_belong_to_one_family_and_strangers_to_another(loops):
     loops.arm()
     loops.arm(level="0.95", share=level_share)

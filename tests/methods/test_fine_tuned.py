@@ -83,6 +83,7 @@ def names_of(record: Record) -> dict[str, list[str]]:
 # --- the record of a run ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_trains_on_balanced_fine_tuned_images_and_spends_its_budgets(run: Run, method: str) -> None:
     record = run(method).record
@@ -211,6 +212,7 @@ def check_prior(record: Record, store: Path) -> None:
 # --- what is done once -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_second_run_with_the_same_store_trains_and_samples_nothing(run: Run, store: Path, method: str) -> None:
     first = run(method).record
@@ -225,6 +227,7 @@ def test_a_second_run_with_the_same_store_trains_and_samples_nothing(run: Run, s
     assert [s.checkpoints for s in again.record.stages] == [s.checkpoints for s in first.stages]
 
 
+@pytest.mark.slow
 def test_another_arm_with_the_same_fine_tuning_shares_adapters_and_images(run: Run) -> None:
     first = run("lora").record
     other = run("lora", filter="none", real_layers="all", contrastive="0", real_loss="resampling").record

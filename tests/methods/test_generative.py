@@ -86,6 +86,7 @@ def test_the_contact_sheet_shows_real_beside_generated(evaluate_short: Callable[
     assert all(((half.max(2) - half.min(2)) > 100).sum() > 500 for half in halves)
 
 
+@pytest.mark.slow
 def test_a_second_method_uses_the_pool_that_the_first_made(evaluate_short: Callable[..., Evaluation]) -> None:
     first = evaluate_short("ffr").record
     second = evaluate_short("sd-augment", balance="add").record
@@ -94,6 +95,7 @@ def test_a_second_method_uses_the_pool_that_the_first_made(evaluate_short: Calla
     assert second.pools[0].seconds < 5
 
 
+@pytest.mark.slow
 def test_filling_leaves_the_aligned_groups_alone_and_the_placebo_repeats_the_bias(
     evaluate_short: Callable[..., Evaluation],
 ) -> None:
@@ -104,6 +106,7 @@ def test_filling_leaves_the_aligned_groups_alone_and_the_placebo_repeats_the_bia
     assert fill.method.track == placebo.method.track == "train"
 
 
+@pytest.mark.slow
 def test_the_placebo_is_the_arm_of_sd_augment_as_a_method_of_its_own(evaluate_short: Callable[..., Evaluation]) -> None:
     arm, method = evaluate_short("sd-augment", placebo="true").record, evaluate_short("placebo").record
     assert method.pools[0].pool_id == arm.pools[0].pool_id
@@ -112,6 +115,7 @@ def test_the_placebo_is_the_arm_of_sd_augment_as_a_method_of_its_own(evaluate_sh
     assert (method.method.kind, method.method.track, method.method.configuration) == ("control", "train", "default")
 
 
+@pytest.mark.slow
 def test_class_prompts_leave_the_attribute_open(evaluate_short: Callable[..., Evaluation]) -> None:
     record = evaluate_short("sd-augment", prompt="class", balance="add").record
     mixture = record.stages[0].mixture
@@ -122,6 +126,7 @@ def test_class_prompts_leave_the_attribute_open(evaluate_short: Callable[..., Ev
     assert record.method.track == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "stages", "track"),
     [
@@ -144,6 +149,7 @@ def test_every_arm_of_ffr_runs_and_spends_all_steps(
     assert record.budget.steps_used == record.budget.steps_allowed
 
 
+@pytest.mark.slow
 def test_dfr_on_the_mixture_leaves_the_mixed_stage_as_it_was(evaluate_short: Callable[..., Evaluation]) -> None:
     plain, refitted = (evaluate_short("sd-augment", balance="add", loss=loss).record for loss in ("erm", "dfr"))
     assert [(stage.name, stage.steps) for stage in refitted.stages] == [("mixed", 12), ("last-layer", 0)]
@@ -156,6 +162,7 @@ def test_dfr_on_the_mixture_leaves_the_mixed_stage_as_it_was(evaluate_short: Cal
     assert synthetic(refitted, 1).sum() == 0
 
 
+@pytest.mark.slow
 def test_group_losses_on_the_mixture_may_separate_real_from_generated(
     evaluate_short: Callable[..., Evaluation],
 ) -> None:
@@ -164,6 +171,7 @@ def test_group_losses_on_the_mixture_may_separate_real_from_generated(
     assert record.method.hparams["groups"] == "y,a,source"
 
 
+@pytest.mark.slow
 def test_a_damaged_pool_is_made_again_with_the_same_images(
     evaluate_short: Callable[..., Evaluation], folders: tuple[Path, Path]
 ) -> None:

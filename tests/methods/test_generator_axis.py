@@ -183,6 +183,7 @@ def sd_augment_before(data: MethodData, tools: HarnessTools) -> Iterator[Stage]:
     yield Stage("mixed", tools.train(data.train + fake, loss="erm", groups="y,a", share=1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "before", "track"), [("ffr", ffr_before, "none"), ("sd-augment", sd_augment_before, "train")]
 )
@@ -261,6 +262,7 @@ def test_sd_augment_fills_groups_with_a_fine_tuned_generator_s_images(run: Run) 
     assert ours.isdisjoint(others)
 
 
+@pytest.mark.slow
 def test_class_prompts_have_adapters_per_class_without_group_labels(lend: Lend) -> None:
     adapter = load_method("sd-augment")
     tools, data = lend("sd-augment", **CLASSES, **TUNED)
@@ -314,6 +316,7 @@ def test_a_group_may_be_asked_of_its_class_s_adapter_without_group_labels(lend: 
     assert names_of(tools.pools[0]) == {"0-3": ["class 0"], "7-any": ["class 7"], "7-7": ["class 7"]}
 
 
+@pytest.mark.slow
 def test_class_adapters_hold_on_to_images_that_class_prompts_gave(lend: Lend, store: Path) -> None:
     tools, data = lend("ffr")
     how = dataclasses.replace(PER_CLASS, token="sks", prior_weight=1.0, prior_images=3)
@@ -328,6 +331,7 @@ def test_class_adapters_hold_on_to_images_that_class_prompts_gave(lend: Lend, st
     assert len(open_pool(Store(store), base.pool_id).read({(4, None): 3, (6, None): 3})) == 6
 
 
+@pytest.mark.slow
 def test_what_is_forbidden_is_kept_from_class_adapters_too(lend: Lend) -> None:
     tools, data = lend("ffr", never=("red", "purple"))
     red, purple = 0, 6
@@ -349,6 +353,7 @@ def test_what_is_forbidden_is_kept_from_class_adapters_too(lend: Lend) -> None:
 # --- generations -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", [None, PER_CLASS])
 def test_each_generation_has_images_of_its_own(lend: Lend, store: Path, tuning: FineTuning | None) -> None:
     tools, data = lend("ffr")
@@ -365,6 +370,7 @@ def test_each_generation_has_images_of_its_own(lend: Lend, store: Path, tuning: 
     assert dataclasses.replace(recipe, generation=0).pool_id == zero.use.pool_id
 
 
+@pytest.mark.slow
 def test_generated_images_train_the_next_generation_s_adapters(lend: Lend) -> None:
     tools, data = lend("sd-augment", synthetic=24)
     fake = tools.synthesize(data, plan=dict.fromkeys([(0, None), (1, None)], 8))

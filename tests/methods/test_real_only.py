@@ -83,6 +83,7 @@ def check(done: Evaluation, stages: list[str], track: str) -> Record:
     return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["resampling", "reweighting", "group-dro"])
 def test_a_method_named_after_a_loss_trains_with_it(
     run: Run, short_cell: Callable[..., ResolvedCell], folders: tuple[Path, Path], loss: Any
@@ -99,6 +100,7 @@ def test_a_method_named_after_a_loss_trains_with_it(
     assert record.ranked_stage.checkpoints[0].weights_sha256 == weights[loss] != weights["erm"]
 
 
+@pytest.mark.slow
 def test_dfr_refits_the_last_layer_on_validation_images_without_a_step(run: Run) -> None:
     record = check(run("dfr"), ["real", "last-layer"], "val-train")
     assert [stage.steps for stage in record.stages] == [12, 0]
@@ -169,6 +171,7 @@ def test_jtt_repeats_as_often_as_it_is_told(run: Run) -> None:
     assert added == 2 * int(record.notes[0].split()[0])
 
 
+@pytest.mark.slow
 def test_the_oracle_fills_the_small_groups_with_further_real_images_and_is_not_ranked(
     run: Run, folders: tuple[Path, Path]
 ) -> None:
@@ -192,6 +195,7 @@ def test_the_oracle_fills_the_small_groups_with_further_real_images_and_is_not_r
         assert any("oracle, it uses what no method has" in reason for reason in row.not_ranked)
 
 
+@pytest.mark.slow
 def test_an_oracle_that_finds_too_few_images_says_how_many(run: Run, short_cell: Callable[..., ResolvedCell]) -> None:
     record = run("real-oracle", synthetic=10_000).record
     assert record.budget is not None

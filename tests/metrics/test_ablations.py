@@ -74,6 +74,7 @@ def test_the_seed_decides_the_interval_and_not_the_value() -> None:
     assert made[0].low != made[2].low
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
     y = np.repeat(np.arange(5), 60)

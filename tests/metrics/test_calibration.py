@@ -71,6 +71,7 @@ def test_perfect_answers_do_not_prove_perfect_calibration(tools):
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [1.0, 2.0], ids=["calibrated", "overconfident"])
 def test_the_band_covers_the_true_error_also_where_it_is_zero(tools, power):
     rng = np.random.default_rng(2)

@@ -51,6 +51,7 @@ NATURAL = np.array([[0.95, 0.7], [0.6, 0.93]])
 SIZES = np.array([[240, 60], [60, 240]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["acc_mean", "acc_conflicting", "gap", "acc_worst_group"])
 @pytest.mark.parametrize("seed_deviation", [0.05, 0.3])
 def test_equally_good_methods_are_rarely_told_apart(tools, metric, seed_deviation):

@@ -286,6 +286,7 @@ def equal(tools):
     return tools.World(tools.grouped_test(np.full((2, 2), 60)), np.full((2, 2), 0.8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [natural, crossed, identities])
 def test_averages_and_gaps_are_covered(tools, make):
     world = make(tools)

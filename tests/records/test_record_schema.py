@@ -145,6 +145,7 @@ def test_a_pool_of_schema_1_1_is_written_as_it_was(tmp_path: Path, content: dict
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_accepted_record_is_written_as_it_was_and_named_by_its_cell() -> None:
     files = sorted(ACCEPTED.rglob("record.json"))
     assert len(files) >= 85

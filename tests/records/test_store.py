@@ -355,6 +355,7 @@ def test_without_claims_work_is_done_twice_but_published_once(store: Store, star
     assert store.load("stages", "abc") is not None
 
 
+@pytest.mark.slow
 def test_a_living_holder_s_claim_does_not_expire(store: Store, start: Start) -> None:
     code = """
         with store.claim("work"):
@@ -395,6 +396,7 @@ def test_an_empty_claim_of_a_process_killed_while_claiming_expires_too(store: St
     assert store.produce("stages", "abc", write("x"))[1]
 
 
+@pytest.mark.slow
 def test_the_file_times_of_a_claim_do_not_matter(store: Store, start: Start) -> None:
     process = start("""
         with store.claim("work"):
@@ -409,6 +411,7 @@ def test_the_file_times_of_a_claim_do_not_matter(store: Store, start: Start) -> 
         assert time.monotonic() - began > 0.9
 
 
+@pytest.mark.slow
 def test_a_stopped_holder_that_goes_on_beside_its_successor_changes_nothing(store: Store, start: Start) -> None:
     process = start("""
         def build(folder):

@@ -341,6 +341,7 @@ def test_what_was_to_run_alone_at_the_end_is_left_when_it_is_asked_to_stop(sweep
     assert events.of(0) == ["queued", "retry", "ended"]
 
 
+@pytest.mark.slow
 def test_asked_twice_it_interrupts_what_runs(begun: Any, tmp_path: Path) -> None:
     stop, end = begun("interruptible a", "wait b", "tell", slots=2)
     for name in "ab":

@@ -113,6 +113,7 @@ def test_stopping_lets_what_runs_end_and_cancels_the_rest(start: Start, tmp_path
     assert not alive(pid)
 
 
+@pytest.mark.slow
 def test_stopping_now_interrupts_what_runs_and_keeps_what_it_wrote(start: Start, tmp_path: Path) -> None:
     engine = start()
     futures = engine.submit([job(tmp_path, what) for what in ("interruptible a", "tell")])
@@ -181,6 +182,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     with sweeping(tmp_path, "interruptible a", "wait b", "tell") as process:
         pids = [int(wait_for(tmp_path / f"{name}.begun")) for name in ("a", "b")]

@@ -243,6 +243,7 @@ def test_ours_and_the_audit_split_are_celeba_s_official_training_counts() -> Non
     assert sum(values["audit"] or 0 for values in cells.values()) == native.audit
 
 
+@pytest.mark.slow
 def test_the_shares_and_test_groups_of_smiling_are_those_of_celeba_s_lists(real_data: Path) -> None:
     lists = read_annotations(real_data / "celeba", ("Smiling", "Male"))
     smiling, male, part = lists.values["Smiling"], lists.values["Male"], np.array(lists.partition)

@@ -69,6 +69,7 @@ def blond(tasks: dict[str, CelebA]) -> CelebA:
     return tasks["celeba-blond"]
 
 
+@pytest.mark.slow
 def test_the_lists_name_every_image_and_the_subset_drops_out(blond: CelebA) -> None:
     listing = blond.listing
     assert (len(listing.ids), len(listing.missing)) == (202_599, 200_599)
@@ -78,6 +79,7 @@ def test_the_lists_name_every_image_and_the_subset_drops_out(blond: CelebA) -> N
     assert not listing.whole
 
 
+@pytest.mark.slow
 def test_native_gives_the_published_group_counts(blond: CelebA) -> None:
     """With nothing cut for auditors the official partition is left as it is."""
     law = SplitLaw(**{**blond.card.law.__dict__, "audit_share": Fraction(0)})
@@ -85,6 +87,7 @@ def test_native_gives_the_published_group_counts(blond: CelebA) -> None:
     assert {name: manifest.counts(name).tolist() for name in PUBLISHED} == PUBLISHED
 
 
+@pytest.mark.slow
 def test_native_and_the_audit_split_are_together_the_published_counts(blond: CelebA) -> None:
     manifest = blond.manifest("native", 0, whole=True)
     # 5 % of 71,629, 66,874, 22,880 and 1,387, rounded half up.
@@ -94,6 +97,7 @@ def test_native_and_the_audit_split_are_together_the_published_counts(blond: Cel
     assert manifest.counts(TEST).tolist() == PUBLISHED[TEST]
 
 
+@pytest.mark.slow
 def test_a_bias_level_leaves_the_test_alone_and_keeps_its_share_exactly(blond: CelebA) -> None:
     at_95, at_99 = (blond.manifest(level, 1, whole=True) for level in ("0.95", "0.99"))
     # Blond: 21,736 aligned need 1,144 conflicting at .95 and 219.6 at .99; not blond: 63,530 need 3,343.7 and 641.7.
@@ -104,6 +108,7 @@ def test_a_bias_level_leaves_the_test_alone_and_keeps_its_share_exactly(blond: C
     assert set(at_99.splits[TRAIN].ids) < set(at_95.splits[TRAIN].ids)
 
 
+@pytest.mark.slow
 def test_the_aligned_groups_of_smiling_are_cut_to_ffr_s_sizes_at_every_level(tasks: dict[str, CelebA]) -> None:
     smiling = tasks["celeba-smiling"]
     aligned = {}
@@ -151,6 +156,7 @@ def pinned_and_counted(task: CelebA, level: str, draw: int) -> None:
     assert level_counts_of(task, manifest) == expected[level]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_no_image_at_hand_moves_because_others_are_missing(tasks: dict[str, CelebA], name: str) -> None:
     task = tasks[name]
@@ -164,6 +170,7 @@ def test_no_image_at_hand_moves_because_others_are_missing(tasks: dict[str, Cele
         assert task.pin_state(here) == "partial"
 
 
+@pytest.mark.slow
 def test_a_split_that_lacks_what_is_missing_here_is_made_from_the_lists_alone(blond: CelebA) -> None:
     missing = blond.listing.missing
     assert blond.manifest_without("0.95", 0, missing).digest == blond.manifest("0.95", 0).digest

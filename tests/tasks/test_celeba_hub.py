@@ -43,6 +43,7 @@ def hub(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent
 
 
+@pytest.mark.slow
 def test_the_hub_s_copy_gives_the_pinned_splits_and_its_identities(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

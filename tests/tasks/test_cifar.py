@@ -460,6 +460,7 @@ def test_the_real_subset_is_read_but_is_not_complete(subset: Cifar20) -> None:
     assert subset.pin_state(subset.manifest("0.95", 0)) == "partial"
 
 
+@pytest.mark.slow
 def test_verifying_the_subset_says_partial_everywhere(subset: Cifar20) -> None:
     found = verify_task(subset)
     assert len(found) == 5 * len(CARD.task.levels)

@@ -189,6 +189,7 @@ def test_bare_grey_pixels_are_prepared_with_one_channel(tmp_path: Path) -> None:
     assert found.sha256[1] == hashlib.sha256(scans[1].tobytes()).digest()
 
 
+@pytest.mark.slow
 def test_preparing_and_hashing_take_no_more_memory_for_more_images(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import re, sys

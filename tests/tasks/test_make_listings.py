@@ -16,6 +16,7 @@ def test_mnist_s_listing_is_that_of_its_label_files(real_data: Path) -> None:
     assert {name: column.to_pylist() for name, column in made.items()} == read_listing("colorized-mnist", ("id", "y"))
 
 
+@pytest.mark.slow
 def test_utkface_s_listing_is_that_of_its_archive_and_one_unseen_name(real_data: Path) -> None:
     made = utkface_columns(real_data / "utkface" / "UTKFace.tar.gz")
     found = {name: column.to_pylist() for name, column in made.items()}

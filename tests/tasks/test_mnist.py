@@ -74,6 +74,7 @@ def test_a_split_is_the_pinned_one_with_the_card_s_counts(mnist: ColorizedMnist)
     assert level_counts_of(mnist, manifest) == expected["0.99"]
 
 
+@pytest.mark.slow
 def test_the_pixels_of_the_audit_and_of_a_training_split_are_the_pinned_ones(mnist: ColorizedMnist) -> None:
     pinned = load_lock("pixels").entries["colorized-mnist"]
     manifest = mnist.manifest("0.99", 1)

@@ -195,6 +195,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pickles_are_refused_in_little_memory(name: str) -> None:
     """In a process of its own, since what is tested may kill it."""

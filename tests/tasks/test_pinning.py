@@ -24,7 +24,7 @@ from benchmark.tasks import home
 from benchmark.tasks.block import LevelCounts
 from benchmark.tasks.card import card_names, cards_folder, load_card, parse_card
 from benchmark.tasks.law import DRAWS
-from benchmark.tasks.locks import lock_path
+from benchmark.tasks.locks import load_lock, lock_path
 from benchmark.tasks.manifest import TRAIN
 from benchmark.tasks.pinning import (
     agree,
@@ -257,7 +257,7 @@ PIN = """
 import sys
 sys.path.insert(0, {root!r})
 from benchmark.tasks.card import cards_folder, load_card
-from benchmark.tasks.locks import lock_path
+from benchmark.tasks.locks import load_lock, lock_path
 from benchmark.tasks.pinning import pin_task, verify_task
 from benchmark.tasks.{module} import {name}
 assert str(cards_folder()).startswith({root!r}), cards_folder()
@@ -268,8 +268,10 @@ print({{each.state for each in verify_task({name}(load_card({card!r})))}})
 """
 
 
-def pinned_in_a_copy(folder: Path, card: str, module: str, name: str) -> tuple[list[bytes], str]:
-    """Pin a task from nothing in a copy of the package, whose locks and card a test may write.
+def pinned_in_a_copy(
+    folder: Path, card: str, module: str, name: str, older: dict[str, str] | None = None
+) -> tuple[list[bytes], str]:
+    """Pin a task from nothing, or beside splits of older versions, in a copy of the package that a test may write.
 
     Returns:
         The files that were written, and the states that verifying them then gives.
@@ -279,6 +281,11 @@ def pinned_in_a_copy(folder: Path, card: str, module: str, name: str) -> tuple[l
         source = cards_folder().parent / package
         shutil.copytree(source, root / package, ignore=shutil.ignore_patterns("__pycache__"))
     forget(root, card)
+    if older is not None:
+        path = root / "benchmark" / "tasks" / "splits.lock"
+        content = read_json(path)
+        content["tasks"][card] = older
+        write_json(path, content)
     program = PIN.format(root=str(root), card=card, module=module, name=name)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(
@@ -322,3 +329,11 @@ def test_pinning_a_copy_that_lacks_images_but_has_the_whole_list_writes_what_is_
     written, states = pinned_in_a_copy(tmp_path, "celeba-smiling", "celeba", "CelebA")
     assert states == "{'partial'}"
     assert written == pinned_files(cards_folder().parent, "celeba-smiling")
+
+
+@pytest.mark.slow
+def test_splits_of_an_older_version_stay_pinned(tmp_path: Path) -> None:
+    older = {"split-0/0.95/draw-0": "a" * 64}
+    pinned_in_a_copy(tmp_path, "colorized-digits", "digits", "ColorizedDigits", older)
+    entries = read_json(tmp_path / "copy" / "benchmark" / "tasks" / "splits.lock")["tasks"]["colorized-digits"]
+    assert entries == {**load_lock("splits").entries["colorized-digits"], **older}

@@ -267,6 +267,7 @@ def start(root: Path, n: int, pause: float, log: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_the_build_goes_on_where_it_was(root: Path, tmp_path: Path) -> None:
     n = 700
     process = start(root, n, 0.002, tmp_path / "log")
@@ -290,6 +291,7 @@ def test_killed_in_the_middle_the_build_goes_on_where_it_was(root: Path, tmp_pat
     assert (prepared.folder / ROWS).read_bytes() == (undisturbed.folder / ROWS).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_the_same_images_once(root: Path, tmp_path: Path) -> None:
     processes = [start(root, 200, 0.001, tmp_path / "log") for _ in range(2)]
     digests = {process.communicate()[0] for process in processes}

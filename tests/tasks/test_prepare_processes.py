@@ -59,6 +59,7 @@ def built(root: Path, source: Files, workers: int = 2) -> Prepared:
     return prepare(root / "data" / "prepared" / "toy", RECIPE, source, DECODE, Silent(), workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read_by_worker", [True, False])
 def test_worker_processes_prepare_what_the_caller_alone_would(
     folder: Path, tmp_path: Path, read_by_worker: bool

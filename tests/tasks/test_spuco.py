@@ -228,6 +228,7 @@ def official() -> dict[str, tuple[str, int, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_official_numbers_give_the_card_s_counts_in_every_draw() -> None:
     samples = official()
     assert len(samples) == 48_100

@@ -113,6 +113,7 @@ def test_no_kept_file_is_malformed_stands_twice_or_contradicts_itself() -> None:
 # --- splits --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_splits_of_the_whole_data_set_are_the_pinned_ones_with_the_card_s_counts(real: UTKFace) -> None:
     expected = {counts.level: counts for counts in CARD.task.expected}
     found = {}

@@ -107,6 +107,7 @@ def test_a_method_of_a_package_is_described(cli: Cli) -> None:
     assert (found["method"], found["origin"]) == ("plain@4", "plug-in, their-bench 1.2.3")
 
 
+@pytest.mark.slow
 def test_a_task_of_a_package_is_listed_under_its_full_name_and_one_without_a_card_is_a_warning(
     cli: Cli, site: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_task_of_a_package_is_listed_under_its_full_name_and_one_without_a_car
     assert "their-bench/no-card" in cli("evaluate", "--method", "erm", "--task", "their-bench/no-card").stderr
 
 
+@pytest.mark.slow
 def test_a_generator_of_a_package_is_its_folder_under_the_package_s_version(cli: Cli) -> None:
     found = answer(cli("describe", "their-bench/mini", "--json"))
     bundled = answer(cli("describe", "tiny-sd", "--json"))

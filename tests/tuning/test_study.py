@@ -83,6 +83,7 @@ def test_a_study_tries_the_default_and_draws_and_keeps_every_trial(place: Place)
     assert (board.runs, board.tasks, board.absent) == (0, [], [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_a_study_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path, short_task: Task) -> None:
     def killed(study: Study) -> None:
@@ -106,6 +107,7 @@ def test_a_study_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(tmp_path
     assert after == {record.run_id for record in records_of(place_at(tmp_path / "b"))}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_a_finished_study_is_final(place: Place) -> None:
     study, file = tune(Request("erm"), 1, place)
@@ -117,6 +119,7 @@ def test_a_finished_study_is_final(place: Place) -> None:
     assert (len(longer.trials), other == file, read_study(file) == study) == (2, False, True)
 
 
+@pytest.mark.slow
 def test_device_time_ends_a_study_after_the_trial_that_used_it_up(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +137,7 @@ def test_one_run_of_erm_is_measured_once_for_all_studies_of_a_task(place: Place)
     assert [record.kind for record in records_of(place) if record.method.name == "erm"] == ["trial", "trial"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unhurried")
 def test_a_trial_that_diverges_is_kept_and_not_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = running.configurations

@@ -182,6 +182,7 @@ def test_one_cell_twice_in_a_submission_is_refused(forge):
     assert len([reason for reason in reasons if "stands 2 times in the submission" in reason]) == 2
 
 
+@pytest.mark.slow
 def test_a_record_of_the_board_is_refused_and_another_attempt_of_its_cell_noticed(forge):
     folder = forge.run()
     forge.run(below=forge.board)
