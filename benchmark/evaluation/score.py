@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import DamagedFile, DataError
-from benchmark.evaluation.scoring import metrics_differ, recorded_manifest, score_predictions, score_views
+from benchmark.evaluation.scoring import (
+    groups_differ,
+    metrics_differ,
+    recorded_manifest,
+    rounding_against,
+    score_predictions,
+    score_views,
+)
 from benchmark.metrics.versions import is_older
 from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.results import RECORD_FILE, read_record
@@ -74,7 +81,7 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
     further = any(checkpoint.views for stage in record.stages for checkpoint in stage.checkpoints)
     views = task.views(record.task.image_size or task.card.task.pixels.size) if further else {}
     cache: dict[str, tuple[dict[str, MetricValue], GroupTable]] = {}
-    results = []
+    results, rounding = [], rounding_against(record)
     for stage in record.stages:
         for checkpoint in stage.checkpoints:
             name = checkpoint.predictions.file
@@ -85,13 +92,13 @@ def score(path: Path | str) -> tuple[Record, list[Rescored]]:
                 metrics, groups = score_predictions(task, manifest, file)
                 cache[name] = metrics | score_views(folder, checkpoint.views, views), groups
             metrics, groups = cache[name]
-            differing = [] if older else metrics_differ(checkpoint.metrics, metrics)
+            differing = [] if older else metrics_differ(checkpoint.metrics, metrics, rounding)
             results.append(
                 Rescored(
                     stage.name,
                     checkpoint.rule,
                     metrics,
-                    differing + (["groups"] if groups != checkpoint.groups else []),
+                    differing + (["groups"] if groups_differ(checkpoint.groups, groups, rounding) else []),
                 )
             )
     return record, results

@@ -16,9 +16,14 @@ from benchmark.metrics.information import information_y_a, information_y_ag
 from benchmark.metrics.table import compute_metrics, group_table
 from benchmark.records.canonical import derive_seed
 from benchmark.records.predictions import read_predictions
+from benchmark.records.provenance import package_versions
 from benchmark.records.schema import GroupTable, MetricValue, Mixture, PredictionsFile, Record
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task, View
+
+ROUNDING = 1e-9
+"""What other versions of numerical libraries may change of a metric or of an end of its interval."""
+_NUMERICAL = ("numpy", "scipy")
 
 
 def recorded_manifest(task: Task, record: Record) -> Manifest:
@@ -145,10 +150,37 @@ def mixture_of(table: list[list[list[int]]], without_attribute: list[int]) -> Mi
     )
 
 
-def metrics_differ(recorded: dict[str, MetricValue], computed: dict[str, MetricValue]) -> list[str]:
-    """Return the names of metrics that are not bit-equal, or that only one side has."""
+def rounding_against(record: Record) -> float:
+    """Return by how much recomputed numbers may differ from a record's: not at all under the same numerical libraries.
+
+    Other versions of numpy and scipy give other last bits of quantiles and sums.
+    """
+    here, there = package_versions(), record.environment.packages
+    return 0.0 if all(here.get(name) == there.get(name) for name in _NUMERICAL) else ROUNDING
+
+
+def metrics_differ(
+    recorded: Mapping[str, MetricValue], computed: Mapping[str, MetricValue], rounding: float
+) -> list[str]:
+    """Return the names of metrics that differ by more than rounding, or that only one side has."""
     names = sorted(set(recorded) | set(computed))
-    return [name for name in names if _plain(recorded.get(name)) != _plain(computed.get(name))]
+    return [name for name in names if not alike(_plain(recorded.get(name)), _plain(computed.get(name)), rounding)]
+
+
+def groups_differ(recorded: GroupTable, computed: GroupTable, rounding: float) -> bool:
+    """Say whether the results by group differ: counts at all, their intervals by more than rounding."""
+    return not alike(recorded.model_dump(mode="json"), computed.model_dump(mode="json"), rounding)
+
+
+def alike(one: Any, other: Any, rounding: float) -> bool:
+    """Compare plain values; floats may differ by so much."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= rounding
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(value, other[key], rounding) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(alike(*pair, rounding) for pair in zip(one, other, strict=True))
+    return bool(one == other)
 
 
 def _plain(value: MetricValue | None) -> Any:

@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from benchmark.contract.registry import listed_methods
 from benchmark.errors import DamagedFile
-from benchmark.evaluation.scoring import metrics_differ, score_test, view_metrics
+from benchmark.evaluation.scoring import (
+    alike,
+    groups_differ,
+    metrics_differ,
+    rounding_against,
+    score_test,
+    view_metrics,
+)
 from benchmark.metrics.data import Predictions
 from benchmark.metrics.versions import is_older, rescored
 from benchmark.records.canonical import sha256_hex, sha256_of
@@ -219,7 +226,7 @@ class Inspection:
             self.findings.add("warning", "versions", file, reason)
 
     def _recompute(self, run: Run, file: str, split: Split, stored: Mapping[str, StoredPredictions]) -> None:
-        """Compute every metric again and compare, bit for bit.
+        """Compute every metric again and compare, bit for bit where numerical libraries are the same.
 
         The order of the rows is the test split's, so that their number and digest say that each test image is answered
         once.
@@ -228,7 +235,7 @@ class Inspection:
         if is_older(record.metrics_version, file):
             self.findings.add("note", "metrics", file, rescored(record.metrics_version))
             return
-        resampled = self._resampled(run, file, split)
+        resampled, rounding = self._resampled(run, file, split), rounding_against(record)
         known: dict[str, Any] = {}
         for stage in record.stages:
             for checkpoint in stage.checkpoints:
@@ -236,8 +243,8 @@ class Inspection:
                 if name not in known:
                     known[name] = _scored_again(split, checkpoint, stored, record, bands=resampled is None)
                 metrics, groups = known[name]
-                unlike = _unlike(checkpoint.metrics, metrics, resampled)
-                if groups != checkpoint.groups:
+                unlike = _unlike(checkpoint.metrics, metrics, resampled, rounding)
+                if groups_differ(checkpoint.groups, groups, rounding):
                     unlike.append("groups")
                 self.checkpoints += 1
                 if unlike:
@@ -273,10 +280,13 @@ def _scored_again(
 
 
 def _unlike(
-    recorded: dict[str, MetricValue], computed: dict[str, MetricValue], values_only: tuple[str, ...] | None
+    recorded: dict[str, MetricValue],
+    computed: dict[str, MetricValue],
+    values_only: tuple[str, ...] | None,
+    rounding: float,
 ) -> list[str]:
     """Return the names of metrics that are not equal; ``()`` compares no intervals at all."""
-    unlike = metrics_differ(recorded, computed)
+    unlike = metrics_differ(recorded, computed, rounding)
     if values_only is None:
         return unlike
     return [
@@ -285,7 +295,7 @@ def _unlike(
         if (values_only and name not in values_only)
         or name not in recorded
         or name not in computed
-        or recorded[name].value != computed[name].value
+        or not alike(recorded[name].value, computed[name].value, rounding)
     ]
 
 
