@@ -96,6 +96,7 @@ def _method(name: str, json: bool) -> None:
             "tiers": {tier: values[key] for tier, values in card.tier_defaults.items() if key in values},
             "type": str(info.annotation).replace("typing.", ""),
             "description": info.description or "",
+            "tuned": card.space.get(key),
         }
         for key, info in card.hparams.model_fields.items()
     }
@@ -112,9 +113,21 @@ def _method(name: str, json: bool) -> None:
         print_json({**content, "hparams": fields, "citation": card.citation})
         return
     _pairs(content)
-    rows = [(key, _default(value), value["type"], value["description"]) for key, value in fields.items()]
+    rows = [
+        (key, _default(value), value["type"], _tuned(value["tuned"]), value["description"])
+        for key, value in fields.items()
+    ]
     if rows:
-        print_table(("hyper-parameter (--set)", "default", "type", "meaning"), rows)
+        print_table(("hyper-parameter (--set)", "default", "type", "`tune` searches", "meaning"), rows)
+
+
+def _tuned(space: tuple[Any, ...] | list[Any] | None) -> str:
+    """Return a range or a list of values of a method's space as its card has it."""
+    if space is None:
+        return "-"
+    if isinstance(space, list):
+        return " | ".join(map(str, space))
+    return f"{space[0]:g} to {space[1]:g}{', in the logarithm' if len(space) > 2 else ''}"
 
 
 def _default(value: dict[str, Any]) -> str:

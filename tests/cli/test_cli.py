@@ -76,6 +76,7 @@ def test_describe_tells_a_methods_hyper_parameters(cli: Cli) -> None:
 
 def test_describe_tells_the_defaults_of_a_tier_beside_the_model_s_own(cli: Cli) -> None:
     described = json.loads(cli("describe", "lora", "--json").stdout)["hparams"]
+    assert (described["contrastive"]["tuned"], described["rank"]["tuned"]) == ([0.0, 2.0], [4, 64, "log"])
     assert (described["adapter_steps"]["default"], described["adapter_steps"]["tiers"]) == (500, {"demo": 100})
     assert described["filter"]["tiers"] == {}
     rows = dict(row.split("\t")[:2] for row in cli("describe", "lora").stdout.splitlines() if row.count("\t") >= 2)
