@@ -132,6 +132,7 @@ def test_choices_narrow_the_table(site, opened):
     assert methods(page) == []
     assert page.locator("#nothing").inner_text() == "No row fits what was chosen."
     page.get_by_role("button", name="Reset").click()
+    page.locator("#count", has_text="4 rows shown").wait_for()  # the controls change after the click
     assert len(methods(page)) == 4
     page.locator("label", has_text="ρ = 0.99").click()
     assert methods(page) == ["acme/x@1", "erm@1"]
