@@ -21,7 +21,12 @@ Task = Annotated[str, typer.Argument(help="Which task; see `list tasks`.", autoc
 
 @app.command("list")
 def list_(json: Json = False, debug: Debug = False) -> None:
-    """Show of every task whether its data are here, what they take on disk, their licence, and what is pinned."""
+    """Show of every task whether its data are here, what they take on disk, their licence, and what is pinned.
+
+    For example:
+
+      genbias-bench data list
+    """
     del debug
     from benchmark.tasks.inventory import inventory
 
@@ -86,7 +91,12 @@ def prepare(
     recipe: Annotated[str | None, typer.Option("--recipe", help="Prepare at the image size of this recipe.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Decode a task's images once into the memory-mapped form that training reads; `evaluate` does so by itself."""
+    """Decode a task's images once into the memory-mapped form that training reads; `evaluate` does so by itself.
+
+    For example:
+
+      genbias-bench data prepare utkface --recipe small
+    """
     del debug
     from benchmark.tasks.catalog import load_task
 
@@ -105,7 +115,12 @@ def _ready(task: LoadedTask, size: int | None = None) -> None:
 
 @app.command("verify")
 def verify(task: Task = "colorized-digits", json: Json = False, debug: Debug = False) -> None:
-    """Recompute every split, pixel and source digest of a task and compare it with the locks and the card."""
+    """Recompute every split, pixel and source digest of a task and compare it with the locks and the card.
+
+    For example:
+
+      genbias-bench data verify colorized-mnist
+    """
     del debug
     from benchmark.tasks.catalog import load_task
     from benchmark.tasks.pinning import verify_task
@@ -138,7 +153,12 @@ def verify(task: Task = "colorized-digits", json: Json = False, debug: Debug = F
 
 @app.command("pin")
 def pin(task: Task, debug: Debug = False) -> None:
-    """Write a task's digests into the locks and its sizes into its card, for a pull request that pins it."""
+    """Write a task's digests into the locks and its sizes into its card, for a pull request that pins it.
+
+    For example:
+
+      genbias-bench data pin cifar20-100
+    """
     from benchmark.tasks.catalog import load_task
     from benchmark.tasks.pinning import pin_task
 
@@ -156,7 +176,10 @@ def manifest(
 ) -> None:
     """Write which sample is where as Parquet: id, label, attribute, and per level and draw its split.
 
-    For those who want the frozen splits without this package. CelebA's and ImageNet's labels may not be passed on.
+    For those who want the frozen splits without this package. CelebA's and ImageNet's labels may not be passed on. For
+    example:
+
+      genbias-bench data manifest colorized-mnist -o splits.parquet
     """
     del debug
     from benchmark.tasks.catalog import load_task

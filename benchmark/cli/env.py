@@ -12,7 +12,12 @@ def env(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show versions, device, precision, and where the store is."""
+    """Show versions, device, precision, and where the store is.
+
+    For example:
+
+      genbias-bench env --json
+    """
     del debug
     import torch
 

@@ -14,7 +14,12 @@ app = typer.Typer(help="List tasks, methods or generators.", no_args_is_help=Tru
 
 @app.command("tasks")
 def tasks(json: Json = False, debug: Debug = False) -> None:
-    """List the tasks with their bias levels; of plug-ins the cards are read, no code."""
+    """List the tasks with their bias levels; of plug-ins the cards are read, no code.
+
+    For example:
+
+      genbias-bench list tasks
+    """
     del debug
     from benchmark.tasks.card import card_names
     from benchmark.tasks.catalog import find_card
@@ -100,7 +105,12 @@ def methods(
 
 @app.command("generators")
 def generators(json: Json = False, debug: Debug = False) -> None:
-    """List what can be given as --generator."""
+    """List what can be given as --generator.
+
+    For example:
+
+      genbias-bench list generators
+    """
     del debug
     from benchmark.generators.identity import list_generators
 

@@ -23,7 +23,9 @@ def score(
     A record of an older metrics version is scored again by this one, and only its group counts are compared.
 
     Exit code 1 when anything differs. Test labels are public, so equality shows that the arithmetic is right, not that
-    the answers were come by honestly.
+    the answers were come by honestly. For example:
+
+      genbias-bench score results/colorized-digits/erm/0.95-seed0-b489c2f00c97
     """
     del debug
     from benchmark.evaluation.score import score as recompute

@@ -23,6 +23,7 @@ from benchmark.records.schema import (
 )
 from benchmark.tasks.card import DEFAULT_RECIPE
 from benchmark.tasks.manifest import TEST, TRAIN, VALIDATION
+from benchmark.tasks.plugins import plug_in_tasks
 
 _MOST_MISSING = 100
 """Samples that a record names one by one, so that its split can be rebuilt without the data."""
@@ -71,7 +72,10 @@ def _task_info(cell: ResolvedCell) -> TaskInfo:
         None if not row.sum() else float(row[aligned]) / float(row.sum())
         for row, aligned in zip(train, cell.card.law.aligned, strict=True)
     ]
+    plug_in = plug_in_tasks().get(block.name)
+    origin = {} if plug_in is None else {"package": plug_in.package, "package_version": plug_in.version}
     return TaskInfo(
+        **origin,
         name=block.name,
         version=block.version,
         split_version=block.split_version,

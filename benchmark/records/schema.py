@@ -251,7 +251,7 @@ class PoolUse(_Grown):
 class TaskInfo(_Grown):
     """The task, its frozen split, and how much data the level leaves."""
 
-    _added = frozenset({"recipe", "image_size", "resampling_unit", "missing_samples"})
+    _added = frozenset({"recipe", "image_size", "resampling_unit", "missing_samples", "package", "package_version"})
 
     name: str
     version: int
@@ -282,6 +282,8 @@ class TaskInfo(_Grown):
     missing_samples: list[str] | None = Field(
         default=[], description="samples of the data set that were not at hand; null where too many to list; since 1.1"
     )
+    package: str | None = Field(default=None, description="package of a plug-in's task, else absent; since 1.4")
+    package_version: str | None = Field(default=None, description="its version; since 1.4")
 
 
 class ExternalData(_Part):

@@ -137,7 +137,8 @@ def test_a_run_with_all_three_names_them_in_its_record(cli: Cli) -> None:
     method = record["method"]
     assert (method["origin"], method["package"], method["package_version"]) == ("plug-in", "their-bench", "1.2.3")
     assert (record["cell"]["method"], record["cell"]["task"]) == ("their-bench/plain@4", "their-bench/spots@1")
-    assert record["task"]["pinned"] == "unpinned"
+    task = record["task"]
+    assert (task["pinned"], task["package"], task["package_version"]) == ("unpinned", "their-bench", "1.2.3")
     options = ("--method", "sd-augment", "--task", "their-bench/spots", "--generator", "their-bench/mini", "--json")
     generator = answer(cli("evaluate", *options))["cell"]["generator"]
     assert (generator["name"], generator["revision"]) == ("their-bench/mini", "1.2.3")
