@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import itertools
 import logging
@@ -24,6 +25,7 @@ from benchmark.sweep.worker import failed, run_job
 
 _JOBS_PER_PROCESS = 50  # then a fresh one, so that what libraries leak does not add up
 _CONNECT_S = 10
+_ATTEMPTS = 3
 _ANSWER_S = 60  # a busy machine needs more than twenty for the client of `ray://`
 _GRACE_S = 10.0
 
@@ -213,9 +215,7 @@ def _require_answer(address: str) -> None:
             "address to start one here"
         ) from error
     try:
-        subprocess.run(
-            [sys.executable, "-c", _ATTACH, address], check=True, capture_output=True, text=True, timeout=_ANSWER_S
-        )
+        _attach(address)
     except subprocess.TimeoutExpired as error:
         raise NotAvailable(
             f"no Ray cluster answers at {address!r} (waited {_ANSWER_S} s); start one with `ray start --head`, or "
@@ -226,6 +226,20 @@ def _require_answer(address: str) -> None:
         raise NotAvailable(
             f"the Ray cluster at {address!r} cannot be used: {reason[-1] if reason else 'Ray gave no reason'}"
         ) from error
+
+
+def _attach(address: str) -> None:
+    """Attach in a process of its own; again where the cluster's server for the client did not start.
+
+    Raises:
+        subprocess.SubprocessError: When that does not work.
+    """
+    command = [sys.executable, "-c", _ATTACH, address]
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
+            return
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_ANSWER_S)
 
 
 def _fits(node: dict[str, Any], resources: Resources) -> int:
