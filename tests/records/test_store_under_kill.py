@@ -56,7 +56,8 @@ def check_results(results: Path, rounds: int, workers: dict[str, Any]) -> None:
     assert not any(damaged_predictions(file.parent, record) for file, record in records)
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+# Ten kills sometimes all hit between two writes, and then show nothing.
+@pytest.mark.parametrize("kills", [30, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_workers_lose_nothing_and_show_nothing_half_made(
     tmp_path: Path, fixture_file: Path, record: Record, kills: int
 ) -> None:
@@ -77,7 +78,7 @@ def test_killed_workers_lose_nothing_and_show_nothing_half_made(
     check_results(results, rounds, workers)
 
     left = [path for path in tmp_path.rglob(".*") if path.is_dir()]
-    assert left or kills < 100  # ten may all hit between two writes
+    assert left
     assert not any(path.name.startswith(".damaged-") for path in left)
     assert store.collect_garbage(age_s=0) >= len([path for path in left if path.is_relative_to(store.root)])
     assert not list(store.root.rglob(".*"))
