@@ -3,6 +3,9 @@
 # Usage: benchmarks/gpu.sh OUTPUT_FOLDER [PART…]   (run in an environment that has the project's dependencies)
 # Parts: throughput generators loop scratch data tests methods arms compile; all of them unless some are named. What no time
 # is left for, or fails, is listed in OUTPUT_FOLDER/failed; GENBIAS_GPU_SECONDS changes the limit.
+# The part `grid`, only when it is named, runs cells of the official grid on colorized-mnist until the time is up: from a
+# clean clone, so that the records name their commit, into OUTPUT_FOLDER/results, which a later call goes on with.
+# GENBIAS_GRID="--grid FILE --method lora …" chooses others; GENBIAS_GRID_WORKERS is how many run at once (default 6).
 # GENBIAS_DATA may name a folder with MNIST's files: then colorized-mnist runs too.
 # A bare machine that has torch, torchvision and transformers needs wheels of the other dependencies in pyproject.toml.
 # Besides diffusers, datasets and peft these are, for the methods and their audits: pytorch-metric-learning, torchmetrics
@@ -84,5 +87,13 @@ fi
 wait
 # 9. Compiled ResNets, to decide about compiling: mostly the time that compiling takes.
 [[ $parts == *" compile "* ]] && step compile python3 benchmarks/gpu_throughput.py --compiled
+# 10. Cells of the official grid. Interrupted once, a sweep begins no further cell and lets those that run end.
+if [[ $parts == *" grid "* && -n "${GENBIAS_DATA:-}" ]]; then
+  left=$((limit - SECONDS))
+  # shellcheck disable=SC2086
+  time -p timeout --signal INT --kill-after 60 $((left > 70 ? left - 60 : 10)) python3 -m benchmark.cli.main sweep \
+    ${GENBIAS_GRID:---grid leaderboard/grids/colorized-mnist.toml} --isolated --device cuda --results-dir "$out/results" \
+    --workers "${GENBIAS_GRID_WORKERS:-6}" --threads 2 > "$out/grid.log" 2>&1 || echo "grid: not all cells" >> "$out/failed"
+fi
 rm -rf "$out/store"
 test ! -e "$out/failed"
