@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmark.audits.auditors import Auditor, Auditors, load_auditors
 from benchmark.audits.correction import corrected_fidelity, raw_fidelity
 from benchmark.audits.groups import EXTRACTOR, group_record, groups_seen
-from benchmark.audits.joint import Answers
+from benchmark.audits.joint import Answers, matched_shares
 from benchmark.audits.memorised import memorised_share
 from benchmark.audits.moved import moved_metrics
 from benchmark.audits.probes import probe_metrics
@@ -124,7 +124,10 @@ class Audit:
             update["groups"] = self._groups(images, y, auditors, real, features, seed)
         if use.own is not None and use.own.kind == "invertible":
             seen = auditors.y.answers(images.images), auditors.a.answers(images.images)
-            moved = moved_metrics((y, images.a), seen, auditors, Answers.of(auditors, seed=seed))
+            answers = Answers.of(auditors, seed=seed)
+            moved = moved_metrics((y, images.a), seen, auditors, answers)
+            # Of the groups' table this cannot be had: there, images count under the label that they carry.
+            moved["conflicting_shown"] = matched_shares([seen], answers, self._cell.card.law.aligned).conflicting[0]
             update["transfer"] = {name: metric_value(metric) for name, metric in moved.items()}
         return use.model_copy(update=update)
 

@@ -244,7 +244,7 @@ class PoolUse(_Grown):
     transfer: dict[str, MetricValue] = Field(
         default={},
         description="of an invertible network: y_kept, a_reached, both: corrected, and raw by the auditors' answers; "
-        "since 1.3",
+        "conflicting_shown: corrected share of images whose shown class and attribute conflict; since 1.3",
     )
 
 

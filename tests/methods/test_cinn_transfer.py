@@ -30,7 +30,8 @@ def test_the_record_says_what_was_kept_and_what_was_reached(
     assert [stage.name for stage in record.stages] == stages
     (pool,) = record.pools
     assert pool.kept == record.budget.synthetic_kept == 100  # type: ignore[union-attr]
-    assert set(pool.transfer) == {name + end for name in ("y_kept", "a_reached", "both") for end in ("", "_raw")}
+    names = {name + end for name in ("y_kept", "a_reached", "both") for end in ("", "_raw")}
+    assert set(pool.transfer) == names | {"conflicting_shown"}
     both, kept = pool.transfer["both_raw"].value, pool.transfer["y_kept_raw"].value
     assert both is not None
     assert kept is not None
