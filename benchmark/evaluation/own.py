@@ -53,10 +53,11 @@ class OwnSynthesis:
             raise InvalidValue(f"{self._job.method} trains a generator on no image")
         start, auxiliary = time.perf_counter(), self._auxiliary.spent
         trained = self._trained(images, model, generation)
-        recipe = self._recipe(trained, model, generation)
         factor = OVERSAMPLING if keep != "none" else 1
+        asked = {group: factor * n for group, n in counts.items()}
+        recipe = self._recipe(trained, model, generation, asked)
         begun = time.perf_counter()
-        drawn = self._sample(recipe, {g: factor * n for g, n in counts.items()}, images, model, trained)
+        drawn = self._sample(recipe, asked, images, model, trained)
         now = time.perf_counter()
         use = pool_use(recipe, drawn, now - begun).model_copy(update={"own": _own_use(trained, model)})
         seconds = now - start - (self._auxiliary.spent - auxiliary)
@@ -116,14 +117,14 @@ class OwnSynthesis:
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
-    def _recipe(self, trained: OwnModel, model: OwnGenerator, generation: int) -> PoolRecipe:
+    def _recipe(self, trained: OwnModel, model: OwnGenerator, generation: int, counts: Counts) -> PoolRecipe:
         job = self._job
         scratch = isinstance(model, FromScratch)
         precision: Precision = job.precision if scratch else "float32"
         return PoolRecipe(
             task=job.task,
             generator=trained.as_record(),
-            prompts=self._requests,
+            prompts=self._moves(counts) if isinstance(model, Invertible) else self._requests,
             negative_prompt="",
             scheduler="DDIMScheduler" if scratch else "native",
             steps=model.sampling_steps if isinstance(model, FromScratch) else 1,
@@ -141,6 +142,20 @@ class OwnSynthesis:
         job = self._job
         words: dict[tuple[int, int | None], str] = {(y, None): label for y, label in enumerate(job.labels)}
         return words | {(y, a): f"{job.labels[y]}, {job.attributes[a]}" for y, a in job.budget.groups}
+
+    def _moves(self, counts: Counts) -> dict[tuple[int, int | None], str]:
+        """The request for each group of moved images: which turns it takes among the images of its class.
+
+        What an image is made from depends on all that is asked for at once, so requests for other numbers are
+        requests for other images, and no pool holds both.
+        """
+        from benchmark.generators.transfer import turns
+
+        words = self._requests
+        return {
+            (group.y, group.a): f"{words[group.y, group.a]}, turns {taken.start} to {taken.stop}"
+            for group, taken in turns(counts).items()
+        }
 
     def _sample(
         self, recipe: PoolRecipe, counts: Counts, images: ImageSet, model: OwnGenerator, trained: OwnModel

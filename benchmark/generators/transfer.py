@@ -25,6 +25,21 @@ Source = tuple[int, float]
 """Position of the real image, and standard deviation of the noise in v."""
 
 
+def turns(counts: Counts) -> dict[GroupKey, range]:
+    """Say which turns each group of a plan takes among the images of its class: one group after the other.
+
+    Args:
+        counts: How many images of each group (y, a).
+    """
+    result: dict[GroupKey, range] = {}
+    used: dict[int, int] = {}
+    for group in sorted_groups({group: n for group, n in counts.items() if n}):
+        start = used.get(group.y, 0)
+        used[group.y] = start + counts[group]
+        result[group] = range(start, used[group.y])
+    return result
+
+
 def transfer_sources(y: NDArray[np.int64], a: NDArray[np.int64], counts: Counts) -> dict[tuple[GroupKey, int], Source]:
     """Say from which real image every image of a plan is made (our protocol).
 
@@ -44,14 +59,10 @@ def transfer_sources(y: NDArray[np.int64], a: NDArray[np.int64], counts: Counts)
         InvalidValue: For a group without attribute, or of a class without image.
     """
     result: dict[tuple[GroupKey, int], Source] = {}
-    used: dict[int, int] = {}
-    for group in sorted_groups({group: n for group, n in counts.items() if n}):
+    for group, taken in turns(counts).items():
         pool = _pool(y, a, group)
-        start = used.get(group.y, 0)
-        for index in range(counts[group]):
-            position = int(pool[(start + index) % len(pool)])
-            result[group, index] = position, REUSE_NOISE if index >= len(pool) else 0.0
-        used[group.y] = start + counts[group]
+        for index, turn in enumerate(taken):
+            result[group, index] = int(pool[turn % len(pool)]), REUSE_NOISE if index >= len(pool) else 0.0
     return result
 
 

@@ -150,3 +150,23 @@ def test_an_invertible_network_moves_images_of_the_class_and_is_asked_for_groups
     assert use.kind == "invertible"
     assert use.settings["condition"] == "group"
     assert {"autoencoder_loss", "network_loss"} <= {name for row in use.curves for name in row}
+
+
+def test_moved_images_do_not_depend_on_what_was_asked_for_before(
+    short_cell: Callable[..., ResolvedCell], tmp_path: Path
+) -> None:
+    cell = short_cell("cinn-transfer", level="0.9")
+
+    def asked(store: str, *plans: dict[tuple[int, int | None], int]) -> list[bytes]:
+        made = []
+        for plan in plans:
+            job = make_job(cell, store=tmp_path / store, device="cpu", precision="float32", threads=1, remember=True)
+            data = method_data(job, split_parts(cell))
+            moved = HarnessTools(job, data, Silent()).generate(data.train, plan=plan, model=INVERTIBLE)
+            made.append(np.asarray(moved.images).tobytes())
+        return made
+
+    few: dict[tuple[int, int | None], int] = {(0, 1): 2, (0, 2): 2}
+    more: dict[tuple[int, int | None], int] = {(0, 1): 3, (0, 2): 2}
+    assert asked("both", more, few)[1] == asked("alone", few)[0]
+    assert asked("both", few) == asked("alone", few)
