@@ -24,10 +24,11 @@ from benchmark.contract.registry import source_digest
 from benchmark.records.canonical import canonical_json, sha256_file, sha256_hex, sha256_of
 from benchmark.records.files import write_json
 from benchmark.records.generations import PROCESS
-from benchmark.records.predictions import StoredPredictions, read_predictions, write_predictions
+from benchmark.records.predictions import StoredPredictions, write_predictions
 from benchmark.records.results import RECORD_FILE, record_files, run_folder
 from benchmark.records.schema import Record
 from leaderboard.answers import Split, Splits, reduce_answers
+from leaderboard.kept import read_labels
 from leaderboard.load import load_run
 from leaderboard.remembered import Remembered
 
@@ -66,7 +67,14 @@ class Template:
     def answers(self) -> list[list[StoredPredictions]]:
         """Answers of each variant of each file."""
         rows, digest = len(self.split.labels), self.split.rows_digest
-        stored = [read_predictions(self.folder / file, rows=rows, rows_digest=digest) for file in self.files]
+        named = {c.predictions.file: c.predictions for stage in self.record.stages for c in stage.checkpoints}
+        labels = [
+            read_labels(self.folder, self.record, named[file], rows=rows, rows_digest=digest) for file in self.files
+        ]
+        # Of earlier stages no answers are kept: copies get those of a later one.
+        kept = next(label for label in reversed(labels) if label is not None)
+        top = np.full(rows, 0.5, np.float16)
+        stored = [StoredPredictions(kept if label is None else label, top, digest) for label in labels]
         return [[self._changed(each, variant) for each in stored] for variant in range(VARIANTS)]
 
     @cached_property
@@ -100,7 +108,7 @@ class Template:
             method |= {"name": METHOD, "version": 1, "origin": "plug-in", "package": "acme", "package_version": "1.0"}
             content["cell"]["method"] = f"{METHOD}@1"
         content["cell"]["hparams"] = hparams
-        reduced = [reduce_answers(self.split, stored) for stored in self.answers[variant]]
+        reduced = [reduce_answers(self.split, stored.label) for stored in self.answers[variant]]
         for checkpoint in (c for stage in content["stages"] for c in stage["checkpoints"]):
             position = self.files.index(checkpoint["predictions"]["file"])
             checkpoint["predictions"]["sha256"] = _placeholder(position)

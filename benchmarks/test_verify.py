@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "leaderboard"))
+from whole_runs import whole_run
+
 ACCEPTED = Path(__file__).parents[1] / "leaderboard" / "results" / "colorized-mnist" / "erm"
 BOUND_S = 2.0
 
@@ -33,7 +36,8 @@ def run(folder: Path, store: Path) -> dict[str, Any]:
 @pytest.mark.skipif("GENBIAS_DATA" not in os.environ, reason="GENBIAS_DATA names no folder with MNIST")
 def test_a_record_of_a_hundred_thousand_predictions(benchmark: Any, tmp_path: Path) -> None:
     """First with nothing remembered; then, the fastest of three, with the split and the board of earlier builds."""
-    folder = sorted(ACCEPTED.iterdir())[0]
+    accepted = sorted(ACCEPTED.iterdir())[0]
+    folder = whole_run(accepted, tmp_path / accepted.name)
     found: dict[str, dict[str, Any]] = {}
 
     def measure() -> None:

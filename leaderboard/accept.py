@@ -7,7 +7,6 @@ supersede is removed; after an interruption the same call, made again, ends in t
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,21 @@ from typing import Literal
 from pydantic import ValidationError
 
 from benchmark.errors import DamagedFile, StoreError, UsageError
-from benchmark.records.canonical import sha256_file, sha256_of
+from benchmark.records.canonical import sha256_of
 from benchmark.records.files import (
     TEMPORARY_PREFIX,
     pretty_json,
     publish_folder,
-    read_json,
     remove_orphans,
     storage_error,
     temporary_folder,
     write_text,
 )
-from benchmark.records.results import RECORD_FILE, accepted_text, read_record, record_files, run_folder_name
+from benchmark.records.results import read_content, read_record, record_file, record_files, run_folder_name
 from benchmark.records.schema import Record
 from leaderboard.build import checkout
-from leaderboard.load import Problems, check_plain, find_records
+from leaderboard.kept import check_whole, keep_run
+from leaderboard.load import Problems, find_records
 from leaderboard.reading import read_runs
 from leaderboard.remembered import Remembered
 from leaderboard.replayed import read_replays
@@ -88,7 +87,9 @@ def accept(
     raise_release: bool = False,
     verification: Path | None = None,
 ) -> Accepted:
-    """Copy finished runs among the accepted records, in place of earlier runs of the same row and seed.
+    """Take finished runs among the accepted records, in place of earlier runs of the same row and seed.
+
+    Records are compressed there, and of large test splits only the arg-max of what the board compares is kept.
 
     Args:
         paths: Records, or folders of them.
@@ -100,7 +101,8 @@ def accept(
         verification: The verification file, beside whose ``results`` folder they go; None takes the checkout's.
 
     Raises:
-        UsageError: For what is no finished run, or a decision that lacks its replay or commit.
+        UsageError: For what is no finished run, for one without its whole predictions that was not accepted before,
+            or a decision that lacks its replay or commit.
         DamagedFile: For a record or file that is not what it says, or does not deserve the level.
         StoreError: When ``leaderboard`` would outgrow its bound, or cannot be written.
     """
@@ -109,6 +111,8 @@ def accept(
         verification = VERIFICATION_FILE
     results, known = verification.with_name("results"), read_verifications(verification)
     incoming = _incoming(paths)
+    for each in incoming:
+        check_whole(each.file, each.record, accepted=each.digest in known.by_digest())
     if level == "replayed":
         commit = _replayed_commit(replays, {each.digest for each in incoming}, commit)
     elif replays:
@@ -212,25 +216,15 @@ def _replayed_commit(files: Sequence[Path], digests: set[str], commit: str | Non
 
 
 def _stage(each: _Incoming, folder: Path) -> Path:
-    """Write a run as accepted ones lie, into a folder of its own: its record without white space, and its answers."""
+    """Write a run as accepted ones lie, into a folder of its own."""
     folder.mkdir()
-    write_text(folder / RECORD_FILE, accepted_text(each.record))
-    named = {
-        answers.file: answers.sha256
-        for stage in each.record.stages
-        for checkpoint in stage.checkpoints
-        for answers in (checkpoint.predictions, *checkpoint.views.values())
-    }
-    for name, sha256 in named.items():
-        check_plain(each.file.parent / name, MOST_BYTES)
-        shutil.copyfile(each.file.parent / name, folder / name)
-        if sha256_file(folder / name) != sha256:
-            raise DamagedFile(f"{each.file.parent / name} is not the file that its record names (SHA-256 differs)")
+    keep_run(each.file.parent, each.record, folder)
     return folder
 
 
 def _digest(folder: Path) -> str:
-    return record_digest(read_json(folder / RECORD_FILE), str(folder))
+    file = record_file(folder)
+    return record_digest(read_content(file), str(file))
 
 
 def _superseded(results: Path, incoming: Sequence[_Incoming]) -> list[Path]:

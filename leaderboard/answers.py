@@ -1,7 +1,7 @@
 """From predictions files to what the board compares: test splits at hand, answers checked against their digests.
 
-Everything that the board shows about a checkpoint is computed here from its predictions; the record's own numbers are
-only compared with it. Intervals from test sampling are the records', and `genbias-bench score` recomputes them.
+What the board shows of a checkpoint is computed here from its answers; the record's own numbers are compared with it,
+and shown only where answers were not kept. Intervals are the records', and `genbias-bench score` recomputes them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,17 @@ from benchmark.metrics import amplification, crossed
 from benchmark.metrics.data import BoolArray, FloatArray, IntArray, TestLabels
 from benchmark.metrics.groups import GroupCounts, accuracies, average_weights, averages, count_groups
 from benchmark.metrics.versions import is_older
-from benchmark.records.canonical import sha256_file, sha256_of
-from benchmark.records.predictions import StoredPredictions, read_predictions
-from benchmark.records.schema import CheckpointResult, PredictionsFile, Record
+from benchmark.records.canonical import sha256_of
+from benchmark.records.predictions import StoredPredictions
+from benchmark.records.schema import CheckpointResult, Record
 from benchmark.tasks.catalog import find_card, load_task, superseded_by
 from benchmark.tasks.locks import Pinned, load_lock, split_key
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
 from benchmark.tasks.task import Task
-from leaderboard.load import Run, check_plain
+from leaderboard.kept import read_labels, recorded_values
+from leaderboard.load import Run
 from leaderboard.remembered import Remembered, pack, unpack
 
-_BYTES_PER_ROW, _BYTES_BESIDES = 16, 2**16
 _SUBPOPULATION = "defined only where the attribute varies within every class"
 _TOLERANCE = 1e-9
 
@@ -86,24 +85,34 @@ class Answers:
 
     Attributes:
         split: What they answer.
-        packed: Whether each test row is answered rightly, as :func:`pack` gives it.
+        packed: Whether each test row is answered rightly, as :func:`pack` gives it; None where they were not kept.
         values: Metrics by name; None where undefined.
         reasons: Why they are.
+        counted: Right answers by group as recorded, where they were not kept.
     """
 
     split: Split
-    packed: str
+    packed: str | None
     values: dict[str, float | None]
     reasons: dict[str, str]
+    counted: list[int] | None = None
 
     @property
     def correct(self) -> BoolArray:
-        """Whether each test row is answered rightly, bool [rows]."""
+        """Whether each test row is answered rightly, bool [rows].
+
+        Raises:
+            InvalidValue: When the answers were not kept.
+        """
+        if self.packed is None:
+            raise InvalidValue("of this checkpoint no answers were kept, only numbers")
         return unpack(self.packed, len(self.split.labels))
 
     @functools.cached_property
     def right(self) -> IntArray:
         """Right answers by group, int [groups]."""
+        if self.counted is not None:
+            return np.array(self.counted, dtype=np.int64)
         return np.bincount(self.split.groups[self.correct], minlength=len(self.split.sizes))
 
 
@@ -220,7 +229,7 @@ def _check_split(split: Split, record: Record, run: Run) -> str | None:
 def read_answers(
     run: Run, split: Split, stored: Mapping[str, StoredPredictions] | None = None
 ) -> dict[tuple[str, str], Answers]:
-    """Read and check every predictions file of a run, each once.
+    """Read and check the answers of every checkpoint of a run, each file once.
 
     Args:
         run: The run.
@@ -231,8 +240,8 @@ def read_answers(
         Answers by the file's (name, digest).
 
     Raises:
-        DamagedFile: When a file is missing, is not the one that the record names, does not answer this test split, or
-            gives other numbers than the record.
+        DamagedFile: When a file is missing, is not the one that the record names or its arg-max, does not answer this
+            test split, or gives other numbers than the record.
         NewerSchema: When the record's metrics are of a newer version.
     """
     known: dict[tuple[str, str], Answers] = {}
@@ -240,8 +249,11 @@ def read_answers(
         for checkpoint in stage.checkpoints:
             name = (checkpoint.predictions.file, checkpoint.predictions.sha256)
             if name not in known:
-                answers = _read(run, split, checkpoint) if stored is None else stored[name[0]]
-                known[name] = _reduced(run, split, checkpoint, answers)
+                known[name] = (
+                    _read(run, split, checkpoint)
+                    if stored is None
+                    else _reduced(run, split, checkpoint, stored[name[0]].label)
+                )
             _check_numbers(run, checkpoint, known[name])
     return known
 
@@ -255,38 +267,31 @@ def by_checkpoint(record: Record, known: Mapping[tuple[str, str], Answers]) -> d
     }
 
 
-def _read(run: Run, split: Split, checkpoint: CheckpointResult) -> StoredPredictions:
-    file, rows = run.file.parent / checkpoint.predictions.file, len(split.labels)
-    check_plain(file, most_bytes(rows))
-    check_digest(file, sha256_file(file), checkpoint.predictions)
-    return read_predictions(file, rows=rows, rows_digest=split.rows_digest)
+def _read(run: Run, split: Split, checkpoint: CheckpointResult) -> Answers:
+    rows, named = len(split.labels), checkpoint.predictions
+    labels = read_labels(run.file.parent, run.record, named, rows=rows, rows_digest=split.rows_digest)
+    return _recorded(run, split, checkpoint) if labels is None else _reduced(run, split, checkpoint, labels)
 
 
-def _reduced(run: Run, split: Split, checkpoint: CheckpointResult, stored: StoredPredictions) -> Answers:
-    if int(stored.label.max()) >= split.labels.n_classes:
+def _reduced(run: Run, split: Split, checkpoint: CheckpointResult, labels: NDArray[np.integer]) -> Answers:
+    if int(labels.max()) >= split.labels.n_classes:
         file = run.file.parent / checkpoint.predictions.file
-        raise DamagedFile(f"{file} answers with class {int(stored.label.max())} of {split.labels.n_classes}")
-    return reduce_answers(split, stored)
+        raise DamagedFile(f"{file} answers with class {int(labels.max())} of {split.labels.n_classes}")
+    return reduce_answers(split, labels)
 
 
-def most_bytes(rows: int) -> int:
-    """Return how large a predictions file of so many rows may be."""
-    return _BYTES_PER_ROW * rows + _BYTES_BESIDES
+def _recorded(run: Run, split: Split, checkpoint: CheckpointResult) -> Answers:
+    """Return what the record says of a checkpoint whose answers were not kept."""
+    values, reasons = recorded_values(checkpoint, older=is_older(run.record.metrics_version, str(run.file)))
+    counted = [n for row in checkpoint.groups.correct for n in row]
+    if len(counted) != len(split.sizes) or min(counted) < 0 or (np.array(counted) > split.sizes).any():
+        raise DamagedFile(f"{run.file}: the record's group counts of an earlier stage are impossible")
+    return Answers(split, None, values, reasons, counted)
 
 
-def check_digest(file: Path, sha256: str, named: PredictionsFile) -> None:
-    """Refuse a file of another content than its record names.
-
-    Raises:
-        DamagedFile: When the digests differ.
-    """
-    if sha256 != named.sha256:
-        raise DamagedFile(f"{file} is not the file that its record names (SHA-256 differs); fetch both again")
-
-
-def reduce_answers(split: Split, stored: StoredPredictions) -> Answers:
-    """Reduce a checkpoint's answers to what the board compares."""
-    test, label = split.labels, stored.label.astype(np.int64)
+def reduce_answers(split: Split, labels: NDArray[np.integer]) -> Answers:
+    """Reduce a checkpoint's answers, labels [rows], to what the board compares."""
+    test, label = split.labels, labels.astype(np.int64)
     counts = count_groups(test, label)
     values: dict[str, float | None] = {}
     weights = average_weights(test, counts.n > 0, split.train_counts)

@@ -1,7 +1,7 @@
 """What the records of a row say about its generated images: who made them, how true they are, what they cost.
 
 The images themselves never leave the machine that made them, so nothing here can be recomputed from a submission; only
-the accuracy of a classifier trained on them alone follows from stored predictions.
+the accuracy of a classifier trained on them alone follows from stored predictions, where these are kept.
 """
 
 from __future__ import annotations

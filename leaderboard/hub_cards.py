@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from benchmark.records.kept import FULL_ROWS
 from benchmark.tasks.card import card_names, load_card
 from leaderboard.load import Run
 from leaderboard.text import safe
@@ -69,7 +70,11 @@ def dataset_readme(name: str, runs: Sequence[Run], rows: int) -> str:
     }
     levels = Counter(run.level for run in runs)
     counted = ", ".join(f"{number} {level}" for level, number in sorted(levels.items())) or "none yet"
-    return _document(front, _PROSE.format(name=name, counted=counted, tasks=_tasks(runs), citation=_CITATION))
+    return _document(front, _prose(name, counted, runs))
+
+
+def _prose(name: str, counted: str, runs: Sequence[Run]) -> str:
+    return _PROSE.format(name=name, counted=counted, tasks=_tasks(runs), full_rows=FULL_ROWS, citation=_CITATION)
 
 
 def _document(front: Mapping[str, Any], prose: str) -> str:
@@ -104,7 +109,9 @@ overwritten.
   (`<metric>`, `<metric>_low`, `<metric>_high`; null where undefined). Rows with `is_last_stage` are those that the
   board compares.
 * `results/<task>/<method>/<run>/record.json`: the whole record, beside the predictions that it names
-  (`predictions-*.parquet`: arg-max and its probability, in the order of the frozen test split).
+  (`predictions-*.parquet`: arg-max and its probability, in the order of the frozen test split). Of test splits with
+  more than {full_rows:,} images, what accepted runs keep of them: `argmax-*.parquet`, the arg-max of the last stage
+  (of a process, of each generation), whose footer holds the SHA-256 of the predictions that it was taken from.
 * `submissions/`: who submitted what, one file for each submission.
 * `data/pushed.json`: the files that the last push wrote.
 
@@ -130,8 +137,9 @@ gender or age of a person. The data sets are not part of this repository; their 
 
 Each run trains from a frozen split whose digest stands in the record, with one budget of optimiser steps and of
 generated images for every method. Metrics are computed from the stored predictions only, so that anyone can recompute
-them: `genbias-bench score results/<task>/<method>/<run>`. The splits, budgets, metrics and intervals are versioned; the
-versions stand in each row.
+them: `genbias-bench score results/<task>/<method>/<run>`. Where only the arg-max was kept, calibration errors and
+earlier stages stand as recorded. The splits, budgets, metrics and intervals are versioned; the versions stand in each
+row.
 
 ## Limitations
 

@@ -13,15 +13,14 @@ from typing import Any
 from benchmark.contract.tracks import SelectionRule, Track, row_track
 from benchmark.errors import DamagedFile, GenBiasError
 from benchmark.records.canonical import sha256_of
-from benchmark.records.files import TEMPORARY_PREFIX, read_json
+from benchmark.records.files import TEMPORARY_PREFIX
 from benchmark.records.generations import PROCESS
-from benchmark.records.results import parse_record, record_files
+from benchmark.records.results import MAX_RECORD_BYTES, parse_record, read_content, record_files
 from benchmark.records.schema import GroupAudit, GroupTable, Mixture, PoolUse, Record, StageResult
 from benchmark.tasks.law import DRAWS
 from leaderboard.models import Level
 from leaderboard.verification import Entry, check_entry, record_digest
 
-_MAX_RECORD_BYTES = 32 * 2**20
 _LONGEST_NAME = 200
 _SHOWN_PROBLEMS = 20
 _SHARES = (
@@ -110,8 +109,8 @@ def load_run(file: Path, verified: Mapping[str, Entry]) -> Run:
         DamagedFile: When it is no record, or contradicts itself or the entry that names it.
         NewerSchema: When a newer version wrote it.
     """
-    check_plain(file, _MAX_RECORD_BYTES)
-    content = read_json(file)
+    check_plain(file, MAX_RECORD_BYTES)
+    content = read_content(file)
     record = parse_record(content, str(file))
     digest = record_digest(content, str(file))
     check_identity(record, file)

@@ -96,7 +96,9 @@ class StageSummary(_Part):
     steps: Span
     real: Span | None = Field(description="real training images of the stage")
     generated: Span | None = Field(description="generated training images of the stage (copies count here)")
-    metrics: dict[str, Estimate]
+    metrics: dict[str, Estimate] = Field(
+        description="recomputed; of earlier stages as recorded where only numbers were kept"
+    )
     information: dict[str, Estimate] = Field(description="of the training mixture in bits, as recorded")
     probes: dict[str, Estimate] = Field(
         description="balanced accuracy of linear probes for a, g and ag, as recorded; empty where no run was probed"
@@ -182,7 +184,8 @@ class GeneratedRow(_Part):
     )
     measured_on: dict[str, list[str]] = Field(description="what memorised_share, fid and kid were measured on")
     generated_only: Estimate = Field(
-        description="acc_group_mean of the classifier trained on generated images only, recomputed from its predictions"
+        description="acc_group_mean of the classifier trained on generated images only, recomputed from its "
+        "predictions; as recorded where they were not kept"
     )
     tuning_seconds: float = Field(description="training of the adapters, also when the store held them; mean per run")
     sampling_seconds: float = Field(description="mean per run; 0 where the pool held everything")

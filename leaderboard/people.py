@@ -11,16 +11,17 @@ from pathlib import Path
 
 from benchmark.errors import DamagedFile, UsageError
 from benchmark.records.canonical import sha256_file
-from benchmark.records.results import RECORD_FILE
+from benchmark.records.kept import argmax_file, is_reduced, kept_checkpoints, named_files
+from benchmark.records.predictions import read_argmax
+from benchmark.records.results import ACCEPTED_FILE, MAX_RECORD_BYTES, RECORD_FILE, record_file
 from benchmark.records.schema import Record
 from benchmark.tasks.card import card_names, load_card
 from leaderboard.load import check_plain
 from leaderboard.untrusted import SUBMISSION_FILE
 
-MAX_RECORD_BYTES = 32 * 2**20
 MAX_PREDICTIONS_BYTES = 256 * 2**20
-_NUMBERS = {RECORD_FILE, SUBMISSION_FILE, "groups.png", "trajectory.png"}
-_COLUMNS = {"label", "top_probability"}
+_NUMBERS = {RECORD_FILE, ACCEPTED_FILE, SUBMISSION_FILE, "groups.png", "trajectory.png"}
+_COLUMNS = ({"label", "top_probability"}, {"label"})
 _IMAGENET = "imagenet"
 
 
@@ -75,22 +76,48 @@ def refuse_private(files: Iterable[Path], task: str) -> None:
 
 
 def run_files(folder: Path, record: Record) -> list[Path]:
-    """Return what is published of a run: its record and the predictions that it names, each checked.
+    """Return what is submitted of a run: its record and the predictions that it names, each checked.
 
     Raises:
         DamagedFile: When a file is missing, no plain file, too large, or not the one that the record names.
+        UsageError: For an accepted run, and as :func:`refuse_private`.
+    """
+    if record_file(folder).name == ACCEPTED_FILE:
+        raise UsageError(f"{folder} holds an accepted run, which is on the board; submit runs of your results folder")
+    check_plain(folder / RECORD_FILE, MAX_RECORD_BYTES)
+    files = [folder / RECORD_FILE, *_predictions(folder, record)]
+    refuse_private(files, record.task.name)
+    return files
+
+
+def accepted_answers(folder: Path, record: Record) -> list[Path]:
+    """Return what is published of an accepted run's answers, each file checked: its predictions, or what is kept.
+
+    Raises:
+        DamagedFile: As :func:`run_files`; of the arg-max, when it is not that of the predictions that the record names.
         UsageError: As :func:`refuse_private`.
     """
-    check_plain(folder / RECORD_FILE, MAX_RECORD_BYTES)
-    checkpoints = [checkpoint for stage in record.stages for checkpoint in stage.checkpoints]
-    named = {(part.file, part.sha256) for each in checkpoints for part in (each.predictions, *each.views.values())}
-    for file, digest in sorted(named):
+    files = _argmax(folder, record) if is_reduced(folder, record) else _predictions(folder, record)
+    refuse_private(files, record.task.name)
+    return files
+
+
+def _predictions(folder: Path, record: Record) -> list[Path]:
+    for file, digest in sorted({(named.file, named.sha256) for named in named_files(record)}):
         check_plain(folder / file, MAX_PREDICTIONS_BYTES)
         if sha256_file(folder / file) != digest:
             raise DamagedFile(f"{folder / file} is not the file that its record names (SHA-256 differs); run it again")
-    files = [folder / RECORD_FILE, *(folder / file for file in sorted({file for file, _ in named}))]
-    refuse_private(files, record.task.name)
-    return files
+    return [folder / file for file in sorted({named.file for named in named_files(record)})]
+
+
+def _argmax(folder: Path, record: Record) -> list[Path]:
+    files = set()
+    for named in (each.predictions for each in kept_checkpoints(record)):
+        file = folder / argmax_file(named)
+        files.add(file)
+        check_plain(file, MAX_PREDICTIONS_BYTES)
+        read_argmax(file, rows=named.rows, rows_digest=named.rows_digest, sha256=named.sha256)
+    return sorted(files)
 
 
 def _is_predictions(file: Path) -> bool:
@@ -101,6 +128,6 @@ def _is_predictions(file: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return set(pq.read_schema(file).names) == _COLUMNS
+        return set(pq.read_schema(file).names) in _COLUMNS
     except (OSError, ValueError, pa.ArrowException):
         return False

@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.errors import DamagedFile, UsageError
 from benchmark.records.files import TEMPORARY_PREFIX, pretty_json, read_json
-from benchmark.records.results import run_folder_name
+from benchmark.records.results import RECORD_FILE, record_bytes, run_folder_name
 from leaderboard.build import build_board, checkout
 from leaderboard.hub import Content, Head, Hub, Repository
 from leaderboard.hub_cards import ROLLUP_FILE, dataset_readme, space_readme
 from leaderboard.hub_errors import NoRepository, StaleHead, Unreachable
 from leaderboard.load import Problems, Run, check_plain, find_records, load_run
-from leaderboard.people import refuse_private, run_files
+from leaderboard.people import accepted_answers, refuse_private
 from leaderboard.rollup import rollup_parquet
 from leaderboard.site.submissions import read_submissions
 from leaderboard.verification import VERIFICATION_FILE, Entry, read_verifications
@@ -178,12 +178,16 @@ def _rows(table: bytes) -> int:
 def _of_run(run: Run) -> dict[str, Content]:
     """Return what is published of a run; other files beside it, such as pictures, are left out or refused."""
     record, folder = run.record, run.file.parent
-    published = run_files(folder, record)
+    published = accepted_answers(folder, record)
     refuse_private(sorted(folder.iterdir()), record.task.name)
     target = Path("results") / run_folder_name(record)
     if folder.parts[-3:] != target.parts[-3:]:
         raise DamagedFile(f"{folder} holds the run {Path(*target.parts[1:])}; move it there")
-    return {(target / file.name).as_posix(): Content(file) for file in published}
+    # Plain there, whatever it is here: users of the data set read JSON.
+    text = Content(run.file if run.file.name == RECORD_FILE else record_bytes(run.file))
+    return {f"{target.as_posix()}/{RECORD_FILE}": text} | {
+        (target / file.name).as_posix(): Content(file) for file in published
+    }
 
 
 def space_target(name: str, site: Path, dataset: str) -> Target:

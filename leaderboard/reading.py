@@ -11,6 +11,7 @@ from leaderboard.answers import Answers, Split, Splits, by_checkpoint, read_answ
 from leaderboard.claims import check_claims
 from leaderboard.generated import check_measurements
 from leaderboard.groups import Scored
+from leaderboard.kept import read_files
 from leaderboard.load import Problems, Run, brief, level_of, load_run
 from leaderboard.models import AbsentStatus
 from leaderboard.remembered import FoundAnswers, FoundRun, Mark, Remembered, code_digest, mark_of
@@ -87,7 +88,7 @@ def read_runs(
 
 @dataclass(frozen=True)
 class _Source:
-    """One record file: what is known of it, and fingerprints of it and its predictions from before they are read."""
+    """One record file: what is known of it, and fingerprints of it and its answers from before they are read."""
 
     file: Path
     known: FoundRun | None
@@ -121,7 +122,14 @@ class _Source:
             digest=run.digest,
             record=shown.record,
             answers=[
-                FoundAnswers(file=file, sha256=sha256, correct=each.packed, values=each.values, reasons=each.reasons)
+                FoundAnswers(
+                    file=file,
+                    sha256=sha256,
+                    correct=each.packed,
+                    values=each.values,
+                    reasons=each.reasons,
+                    counted=each.counted,
+                )
                 for (file, sha256), each in answers.items()
             ],
         )
@@ -157,7 +165,7 @@ def _checked(source: _Source, run: Run, splits: Splits) -> Scored | Other:
     check_measurements(run)
     if reason := why_no_trajectory(run):
         return Other(source.shown(run), "left out", reason)
-    files = {each.predictions.file for stage in run.record.stages for each in stage.checkpoints}
+    files = read_files(run.file.parent, run.record)
     source = replace(source, marks={name: mark_of(run.file.parent, name) for name in files})
     answers = read_answers(run, split)
     run = source.keep(run, split, answers)
@@ -165,7 +173,7 @@ def _checked(source: _Source, run: Run, splits: Splits) -> Scored | Other:
 
 
 def _recalled(split: Split, found: FoundAnswers) -> Answers:
-    return Answers(split, found.correct, found.values, found.reasons)
+    return Answers(split, found.correct, found.values, found.reasons, found.counted)
 
 
 def _why(record: Record) -> str:

@@ -4,8 +4,9 @@ It is a file of the maintainer's own, in the store; nothing in a submission reac
 without it, or with a damaged one. What was found out is used again only
 
 * by the same code and libraries, whose digest stands in every value;
-* for a run: while its record and its predictions files are untouched (size, times, inode) and the task still has the
-  test split and the data card that its answers were checked against. What the method's card and verification.json say
+* for a run: while its record and the files of its answers are untouched (size, times, inode), its folder too where it
+  keeps the arg-max, since whole predictions beside it would be read in its place; and while the task still has the test
+  split and the data card that its answers were checked against. What the method's card and verification.json say
   about it is checked in every build;
 * for a split: while ``splits.lock`` pins the same digest;
 * for two rows: by the digests of the predictions of all their seeds;
@@ -61,18 +62,20 @@ class FoundAnswers(BaseModel):
     Attributes:
         file: Its name.
         sha256: Its digest.
-        correct: Right answers by row, packed bits in base 64.
+        correct: Right answers by row, packed bits in base 64; null where they were not kept.
         values: Metrics by name.
         reasons: Why some are undefined.
+        counted: Right answers by group as recorded, where they were not kept.
     """
 
     model_config = ConfigDict(frozen=True)
 
     file: str
     sha256: str
-    correct: str
+    correct: str | None
     values: dict[str, float | None]
     reasons: dict[str, str]
+    counted: list[int] | None
 
 
 class FoundRun(BaseModel):
@@ -81,7 +84,7 @@ class FoundRun(BaseModel):
     Attributes:
         code: Digest of the code that checked it.
         mark: Fingerprint of the record from before it was read; None where there was no file.
-        marks: The same of its predictions files, by name.
+        marks: The same of the files of its answers, by name; ``.`` is its folder, where it keeps the arg-max.
         checked_against: Identity of the split that its answers were checked against; None without answers.
         digest: SHA-256 of the record's JSON content.
         record: What the board shows of it.

@@ -93,7 +93,7 @@ class SealedReader:
         label = np.frombuffer(body, f"<u{width}", rows)
         top = np.frombuffer(body, "<f2", rows, offset=rows * width)
         stored = StoredPredictions(label, top, body[-_DIGEST:].decode(errors="replace").strip())
-        check_rows(stored, origin, rows_digest)
+        check_rows(stored.rows_digest, origin, rows_digest)
         return stored
 
     def start(self) -> None:

@@ -1,6 +1,7 @@
 """The stages of each method at a task's default level: where on its way a bias went, or came.
 
-Accuracies are recomputed from the predictions. What a stage's training mixture and its features tell about label,
+Accuracies are recomputed from the predictions, or as recorded where an accepted run keeps those of the ranked stage
+alone (:mod:`benchmark.records.kept`). What a stage's training mixture and its features tell about label,
 attribute and source stands in the records alone and is taken from there.
 """
 
@@ -56,7 +57,7 @@ def stage_summaries(group: Group, metrics: Sequence[str] = STAGE_METRICS) -> lis
 
     Args:
         group: The seeds.
-        metrics: Metrics that are averaged, recomputed from the predictions.
+        metrics: Metrics that are averaged.
     """
     names = [stage.name for stage in group.first.run.record.stages]
     same = [scored for scored in group.runs if [stage.name for stage in scored.run.record.stages] == names]
@@ -70,7 +71,7 @@ def stage_summaries(group: Group, metrics: Sequence[str] = STAGE_METRICS) -> lis
                 steps=span(stage.steps for stage in stages),
                 real=_images(stages, real=True),
                 generated=_images(stages, real=False),
-                metrics={metric: _recomputed(answers, metric) for metric in metrics},
+                metrics={metric: _averaged(answers, metric) for metric in metrics},
                 information={each: _information(stages, each) for each in INFORMATION},
                 probes={each: _probe(stages, each) for each in PROBES} if any(s.probes for s in stages) else {},
                 chance=_chance(stages),
@@ -79,7 +80,7 @@ def stage_summaries(group: Group, metrics: Sequence[str] = STAGE_METRICS) -> lis
     return summaries
 
 
-def _recomputed(answers: Sequence[Answers], metric: str) -> Estimate:
+def _averaged(answers: Sequence[Answers], metric: str) -> Estimate:
     reasons = [each.reasons[metric] for each in answers if metric in each.reasons]
     return estimate([each.values[metric] for each in answers] or [None], reasons or ["no checkpoint `last`"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmark.metrics.ranking import LEAST_SEEDS
+from benchmark.records.kept import FULL_ROWS
 from benchmark.tasks.law import DRAWS
 
 HOW_TO_READ = f"""\
@@ -53,7 +54,9 @@ DEMO_NOTE = (
 
 STAGES = (
     "Every stage at its last step; the last stage of a method is the ranked one. Copies of real images count as "
-    "generated."
+    "generated. Accuracies follow from predictions; of tasks with more than "
+    f"{FULL_ROWS:,} test images, accepted runs keep the answers of the ranked stage alone, and the numbers of earlier "
+    "stages are as recorded."
 )
 INFORMATION = (
     "As recorded by the runs, not recomputed from predictions: I(Y;A) and I(Y;(A,G)), in bits, are what the attribute "
@@ -65,7 +68,7 @@ PROBES = (
 )
 GENERATED = (
     "Selection rule `last`, numbers per run. As recorded by the runs, not recomputed; only the accuracy of a "
-    "classifier trained on generated images alone follows from predictions."
+    "classifier trained on generated images alone follows from predictions, where these are kept (see the stages)."
 )
 
 TRAJECTORIES = (
@@ -97,7 +100,8 @@ HOW_TO_REPRODUCE = """\
 
 The first makes one run, that is one seed of a row. On the same device with the same number of threads it gives the same
 answers; elsewhere the prediction interval over seeds decides. The second recomputes every metric of a record,
-intervals included, from its stored predictions. `genbias-bench leaderboard build` makes this file from the accepted
+intervals included, from its stored predictions; where an accepted record keeps the arg-max of its ranked stage alone,
+all of that stage but the calibration errors. `genbias-bench leaderboard build` makes this file from the accepted
 records."""
 
 RULES = {

@@ -188,6 +188,8 @@ def parse_assignments(
 
 
 def _show(done: Evaluation, results: Path) -> None:
+    from benchmark.records.results import record_file
+
     record = done.record
     if done.reused:
         say("this cell was done before; here is its record (--force runs it again)")
@@ -207,7 +209,7 @@ def _show(done: Evaluation, results: Path) -> None:
     print_text()
     show_generated(record)
     folder = _relative(done.folder)
-    print_text(f"record\t{folder / 'record.json'}")
+    print_text(f"record\t{folder / record_file(done.folder).name}")
     for kind, file in sorted(record.artifacts.items()):
         print_text(f"{kind}\t{folder / file}")
     say(f"next: genbias-bench score {folder}   recomputes every metric from the stored predictions")

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from benchmark.metrics.ablations import ablation_metrics
 from benchmark.metrics.data import GroupResult, IntArray, Metric, Predictions, TestLabels
 from benchmark.metrics.information import information_y_a, information_y_ag
+from benchmark.metrics.registry import METRICS
 from benchmark.metrics.table import compute_metrics, group_table
 from benchmark.records.canonical import derive_seed
-from benchmark.records.predictions import read_predictions
+from benchmark.records.predictions import read_argmax, read_predictions
 from benchmark.records.provenance import package_versions
 from benchmark.records.schema import GroupTable, MetricValue, Mixture, PredictionsFile, Record
 from benchmark.tasks.manifest import TEST, TRAIN, Manifest
@@ -23,6 +24,8 @@ from benchmark.tasks.task import Task, View
 
 ROUNDING = 1e-9
 """What other versions of numerical libraries may change of a metric or of an end of its interval."""
+CALIBRATION = ("calibration_error", "calibration_error_worst_group")
+"""What needs the probabilities; all other metrics of the test split follow from the arg-max."""
 _NUMERICAL = ("numpy", "scipy")
 
 
@@ -69,6 +72,29 @@ def score_predictions(task: Task, manifest: Manifest, file: Path) -> tuple[dict[
     rows = manifest.splits[TEST]
     stored = read_predictions(file, rows=len(rows), rows_digest=rows.digest)
     return score_answers(task, manifest, Predictions(stored.label, stored.top_probability))
+
+
+def score_argmax(
+    task: Task, manifest: Manifest, file: Path, named: PredictionsFile
+) -> tuple[dict[str, MetricValue], GroupTable]:
+    """Compute every metric of one checkpoint that follows from the arg-max of the predictions that its record names.
+
+    Raises:
+        DamagedFile: When the file is not that, or does not answer this test split.
+    """
+    rows = manifest.splits[TEST]
+    label = read_argmax(file, rows=len(rows), rows_digest=rows.digest, sha256=named.sha256)
+    # Any probabilities would do: what depends on them is left out.
+    predictions = Predictions(label, np.ones(len(label), np.float16))
+    metrics, groups = score_test(
+        labels_of(task, manifest), rows.digest, manifest.counts(TRAIN), predictions, bands=False
+    )
+    return {name: metric for name, metric in metrics.items() if name not in CALIBRATION}, groups
+
+
+def beyond_argmax(recorded: Mapping[str, MetricValue]) -> list[str]:
+    """Return the names of a checkpoint's metrics that need its probabilities, or its answers to further views."""
+    return [name for name in recorded if name in CALIBRATION or (name in METRICS and METRICS[name].scope == "views")]
 
 
 def score_answers(

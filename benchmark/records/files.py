@@ -115,6 +115,23 @@ def read_json(path: Path) -> Any:
     Raises:
         DamagedFile: When the file is missing or is not such JSON.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedFile(f"{path} cannot be read as JSON: {error}") from error
+    return strict_json(data, str(path))
+
+
+def strict_json(data: bytes, origin: str) -> Any:
+    """Read JSON as :func:`read_json` does, from memory.
+
+    Args:
+        data: The text.
+        origin: What to call it in errors.
+
+    Raises:
+        DamagedFile: When it is not such JSON.
+    """
 
     def refuse_constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
@@ -132,11 +149,9 @@ def read_json(path: Path) -> Any:
         return result
 
     try:
-        return json.loads(
-            path.read_bytes(), parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=unique
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} cannot be read as JSON: {error}") from error
+        return json.loads(data, parse_constant=refuse_constant, parse_float=finite, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{origin} cannot be read as JSON: {error}") from error
 
 
 @contextlib.contextmanager

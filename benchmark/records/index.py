@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from benchmark.errors import DamagedFile, GenBiasError
 from benchmark.records.cache import Cache, fingerprint
 from benchmark.records.canonical import sha256_of
-from benchmark.records.results import read_record, record_files, upgrade
+from benchmark.records.results import MAX_RECORD_BYTES, read_record, record_bytes, record_files, upgrade
 from benchmark.records.schema import (
     BudgetUse,
     Cell,
@@ -38,7 +38,6 @@ INDEX_FILE = "index.sqlite"
 """The cache's usual name in the store folder."""
 _TABLE = "summaries_1"
 _OF_VERSIONS = {"split_digest", "budget", "training", "schema_major"}
-_MAX_RECORD_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -180,12 +179,10 @@ def summarise(file: Path, status: os.stat_result) -> Summary:
         DamagedFile: When it is no plain file of bounded size, or no record.
         NewerSchema: When a newer version wrote it.
     """
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_RECORD_BYTES:
-        raise DamagedFile(f"{file} is no plain file of at most {_MAX_RECORD_BYTES:,} bytes, so it is no record")
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_RECORD_BYTES:
+        raise DamagedFile(f"{file} is no plain file of at most {MAX_RECORD_BYTES:,} bytes, so it is no record")
     try:
-        head = _Head.model_validate_json(file.read_bytes(), strict=True)
-    except OSError as error:
-        raise DamagedFile(f"{file} cannot be read: {error}") from error
+        head = _Head.model_validate_json(record_bytes(file), strict=True)
     except ValidationError:
         read_record(file)  # says what is wrong in a record's own words
         raise DamagedFile(f"{file} does not fit the record schema") from None

@@ -1,10 +1,14 @@
-"""Predictions as Parquet: arg-max and top probability in the order of the test rows, whose digest is in the footer."""
+"""Predictions as Parquet: arg-max and top probability in the order of the test rows, whose digest is in the footer.
+
+A file of the arg-max alone also names, in its footer, the predictions that it was taken from.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +18,21 @@ from benchmark.errors import DamagedFile
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-_FOOTER = {"rows_digest": b"genbias.rows_digest", "format": b"genbias.format"}
-_FORMAT = b"1"
+_FOOTER = {
+    "rows_digest": b"genbias.rows_digest",
+    "format": b"genbias.format",
+    "predictions": b"genbias.predictions_sha256",
+}
+_LABEL, _TOP = "label", "top_probability"
+_EXPECTED = {_LABEL: "label (uint8 or uint16)", _TOP: "top_probability (float16)"}
+_FORMAT, _ARGMAX_FORMAT = b"1", b"argmax-1"
 _MAX_BYTES = 256 * 2**20
 _BATCH = 65536
+_SMALLEST = 19
+"""Level of zstd beyond which labels hardly shrink."""
+
+Columns = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,30 @@ def write_predictions(path: Path, predictions: StoredPredictions, n_classes: int
     label_type = np.uint8 if n_classes <= 256 else np.uint16
     table = pa.table(
         {
-            "label": pa.array(predictions.label.astype(label_type)),
-            "top_probability": pa.array(predictions.top_probability.astype(np.float16)),
+            _LABEL: pa.array(predictions.label.astype(label_type)),
+            _TOP: pa.array(predictions.top_probability.astype(np.float16)),
         }
     ).replace_schema_metadata({_FOOTER["rows_digest"]: predictions.rows_digest.encode(), _FOOTER["format"]: _FORMAT})
     pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+
+
+def write_argmax(path: Path, label: NDArray[np.integer], *, rows_digest: str, sha256: str) -> None:
+    """Write the arg-max of a predictions file: what is kept of it among the accepted records of a large test split.
+
+    Args:
+        path: Where; the caller publishes the folder atomically.
+        label: Its labels, uint8 or uint16 [n].
+        rows_digest: Digest of the test rows they answer.
+        sha256: Of the predictions file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    footer = {"rows_digest": rows_digest.encode(), "format": _ARGMAX_FORMAT, "predictions": sha256.encode()}
+    table = pa.table({_LABEL: pa.array(label)}).replace_schema_metadata({_FOOTER[k]: v for k, v in footer.items()})
+    pq.write_table(
+        table, path, compression="zstd", compression_level=_SMALLEST, use_dictionary=False, write_statistics=False
+    )
 
 
 def read_predictions(path: Path, *, rows: int, rows_digest: str) -> StoredPredictions:
@@ -62,27 +96,51 @@ def read_predictions(path: Path, *, rows: int, rows_digest: str) -> StoredPredic
     Raises:
         DamagedFile: When it is missing, damaged, of another schema, or answers other rows.
     """
+    stored = _opened(path, lambda stream: parse_predictions(stream, str(path), rows))
+    check_rows(stored.rows_digest, str(path), rows_digest)
+    return stored
+
+
+def read_argmax(path: Path, *, rows: int, rows_digest: str, sha256: str) -> NDArray[np.integer]:
+    """Read what :func:`write_argmax` wrote, accepting only the exact flat schema and the expected rows.
+
+    Args:
+        path: The file.
+        rows: How many rows it has to hold.
+        rows_digest: Digest of the test rows that it has to answer.
+        sha256: Of the predictions file of which it has to be the arg-max.
+
+    Returns:
+        Labels, uint8 or uint16 [rows].
+
+    Raises:
+        DamagedFile: When it is missing, damaged, of another schema, answers other rows, or is another file's arg-max.
+    """
+    columns, footer = _opened(path, lambda stream: _parse(stream, str(path), rows, _ARGMAX_FORMAT))
+    check_rows(_text(footer, "rows_digest"), str(path), rows_digest)
+    if _text(footer, "predictions") != sha256:
+        raise DamagedFile(f"{path} is the arg-max of other predictions than its record names; fetch both again")
+    return columns[_LABEL]
+
+
+def _opened(path: Path, parse: Callable[[BinaryIO], T]) -> T:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DamagedFile(f"{path} is larger than {_MAX_BYTES // 2**20} MiB; predictions are a few bytes a row")
         with path.open("rb") as stream:
-            stored = parse_predictions(stream, str(path), rows)
+            return parse(stream)
     except OSError as error:
         raise DamagedFile(f"{path} cannot be read as Parquet: {error}") from error
-    check_rows(stored, str(path), rows_digest)
-    return stored
 
 
-def check_rows(stored: StoredPredictions, origin: str, rows_digest: str) -> None:
+def check_rows(found: str, origin: str, rows_digest: str) -> None:
     """Refuse answers to other test rows.
 
     Raises:
         DamagedFile: When the digests differ.
     """
-    if stored.rows_digest != rows_digest:
-        raise DamagedFile(
-            f"{origin} answers other test rows (digest {stored.rows_digest[:12]!r}, expected {rows_digest[:12]!r})"
-        )
+    if found != rows_digest:
+        raise DamagedFile(f"{origin} answers other test rows (digest {found[:12]!r}, expected {rows_digest[:12]!r})")
 
 
 def parse_predictions(stream: BinaryIO, origin: str, rows: int) -> StoredPredictions:
@@ -100,55 +158,67 @@ def parse_predictions(stream: BinaryIO, origin: str, rows: int) -> StoredPredict
         DamagedFile: When it is damaged, not of the exact flat schema, or holds another number of rows, missing answers
             or probabilities outside of 0 to 1.
     """
+    columns, footer = _parse(stream, origin, rows, _FORMAT)
+    top = columns[_TOP].astype(np.float16)
+    # Written so that NaN fails too.
+    if not bool(((top >= 0) & (top <= 1)).all()):
+        raise DamagedFile(f"{origin} has top probabilities outside of 0 to 1")
+    return StoredPredictions(columns[_LABEL], top, _text(footer, "rows_digest"))
+
+
+def _parse(stream: BinaryIO, origin: str, rows: int, form: bytes) -> tuple[Columns, dict[bytes, bytes]]:
+    """Return the columns and the footer of a file of one of the two formats."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(stream) as file:
-            _check_layout(file, origin, rows)
-            digest = (file.schema_arrow.metadata or {}).get(_FOOTER["rows_digest"], b"").decode(errors="replace")
-            label, top = _columns(file, origin, rows)
+            _check_layout(file, origin, rows, form)
+            return _columns(file, origin, rows, form), file.schema_arrow.metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedFile(f"{origin} cannot be read as Parquet: {error}") from error
-    # Written so that NaN fails too.
-    if not bool(((top >= 0) & (top <= 1)).all()):
-        raise DamagedFile(f"{origin} has top probabilities outside of 0 to 1")
-    return StoredPredictions(label, top, digest)
 
 
-def _check_layout(file: pq.ParquetFile, origin: str, rows: int) -> None:
+def _text(footer: dict[bytes, bytes], name: str) -> str:
+    return footer.get(_FOOTER[name], b"").decode(errors="replace")
+
+
+def _names(form: bytes) -> list[str]:
+    return [_LABEL, _TOP] if form == _FORMAT else [_LABEL]
+
+
+def _check_layout(file: pq.ParquetFile, origin: str, rows: int, form: bytes) -> None:
     import pyarrow as pa
 
-    fields = {field.name: field.type for field in file.schema_arrow}
-    labels_fit = fields.get("label") in (pa.uint8(), pa.uint16())
+    types = {_LABEL: (pa.uint8(), pa.uint16()), _TOP: (pa.float16(),)}
+    fields, names = {field.name: field.type for field in file.schema_arrow}, _names(form)
     if (
-        len(file.schema_arrow) != 2
-        or set(fields) != {"label", "top_probability"}
-        or not labels_fit
-        or fields["top_probability"] != pa.float16()
+        len(file.schema_arrow) != len(names)
+        or set(fields) != set(names)
+        or any(fields[name] not in types[name] for name in names)
     ):
-        raise DamagedFile(
-            f"{origin} has columns {fields}, expected label (uint8 or uint16) and top_probability (float16)"
-        )
-    if (file.schema_arrow.metadata or {}).get(_FOOTER["format"]) != _FORMAT:
-        raise DamagedFile(f"{origin} does not say format {_FORMAT.decode()} in its footer")
+        expected = " and ".join(_EXPECTED[name] for name in names)
+        raise DamagedFile(f"{origin} has columns {fields}, expected {expected}")
+    if (file.schema_arrow.metadata or {}).get(_FOOTER["format"]) != form:
+        raise DamagedFile(f"{origin} does not say format {form.decode()} in its footer")
     # The footer counts rows twice, and a stranger's file may disagree with itself.
     held = sum(file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups))
     if file.metadata.num_rows != rows or held != rows:
         raise DamagedFile(f"{origin} holds {file.metadata.num_rows} rows, the test split has {rows}")
 
 
-def _columns(file: pq.ParquetFile, origin: str, rows: int) -> tuple[NDArray[np.integer], NDArray[np.float16]]:
-    """Return both columns; what holds more rows than it says is read no further."""
-    labels, tops, held = [], [], 0
-    for batch in file.iter_batches(_BATCH, columns=["label", "top_probability"], use_threads=False):
+def _columns(file: pq.ParquetFile, origin: str, rows: int, form: bytes) -> Columns:
+    """Return all columns; what holds more rows than it says is read no further."""
+    names, held = _names(form), 0
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):
         held += len(batch)
         if held > rows:
             break
-        if batch.column("label").null_count or batch.column("top_probability").null_count:
-            raise DamagedFile(f"{origin} has missing answers")
-        labels.append(batch.column("label").to_numpy())
-        tops.append(batch.column("top_probability").to_numpy().astype(np.float16))
+        for name in names:
+            if batch.column(name).null_count:
+                raise DamagedFile(f"{origin} has missing answers")
+            parts[name].append(batch.column(name).to_numpy())
     if held != rows:
         raise DamagedFile(f"{origin} holds other rows than its footer says, the test split has {rows}")
-    return np.concatenate(labels), np.concatenate(tops)
+    return {name: np.concatenate(found) for name, found in parts.items()}

@@ -1,11 +1,18 @@
-"""The results folder: one sub-folder per run, published whole; a success is never overwritten."""
+"""The results folder: one sub-folder per run, published whole; a success is never overwritten.
+
+A run's record is plain JSON; among the accepted ones it is compressed, under another name. Both are read everywhere but
+in submissions; where both lie in one folder, the plain one counts.
+"""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +21,14 @@ from pydantic import ValidationError
 
 from benchmark.errors import DamagedFile, NewerSchema
 from benchmark.records.canonical import sha256_file
-from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, read_json, remove_orphans, write_text
-from benchmark.records.schema import SCHEMA_MAJOR, Record
+from benchmark.records.files import TEMPORARY_PREFIX, publish_folder, remove_orphans, strict_json, write_text
+from benchmark.records.kept import answers_file
+from benchmark.records.schema import SCHEMA_MAJOR, PredictionsFile, Record
 
-RECORD_FILE = "record.json"
+RECORD_FILE, ACCEPTED_FILE = "record.json", "record.json.gz"
+MAX_RECORD_BYTES = 32 * 2**20
+"""Of a record's JSON: what claims to hold more is read no further."""
+_GZIP = 16 + zlib.MAX_WBITS
 # A raw line break never stands inside a JSON string, so only real arrays match.
 _NUMBERS = re.compile(r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]")
 _VERSION = re.compile(r"(\d{1,6})(?:\.\d{1,6})*", re.ASCII)
@@ -40,6 +51,17 @@ def accepted_text(record: Record) -> str:
         for name in sorted(content)
     ]
     return "{" + ",\n".join(lines) + "}\n"
+
+
+def compressed(text: str) -> bytes:
+    """Return a text as it lies among the accepted records: gzip without a time or a name, the same for equal texts.
+
+    Another release of zlib may give other bytes, which hold the same.
+    """
+    stream = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=stream, mtime=0) as file:
+        file.write(text.encode())
+    return stream.getvalue()
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -73,12 +95,60 @@ def read_record(path: Path) -> Record:
         DamagedFile: When it is missing or does not fit the schema.
         NewerSchema: When a newer version wrote it.
     """
-    file = path / RECORD_FILE if path.is_dir() else path
-    return parse_record(read_json(file), str(file))
+    file = record_file(path) if path.is_dir() else path
+    return parse_record(read_content(file), str(file))
+
+
+def record_file(folder: Path) -> Path:
+    """Return the file of a run's record: the plain one, also where there is none, or the compressed one alone."""
+    plain, accepted = folder / RECORD_FILE, folder / ACCEPTED_FILE
+    return accepted if accepted.is_file() and not plain.is_file() else plain
+
+
+def read_content(file: Path) -> Any:
+    """Read a record's JSON, strictly.
+
+    Raises:
+        DamagedFile: As :func:`record_bytes`, and when it is no JSON.
+    """
+    return strict_json(record_bytes(file), str(file))
+
+
+def record_bytes(file: Path) -> bytes:
+    """Return a record's text, never more than :data:`MAX_RECORD_BYTES` of it.
+
+    Raises:
+        DamagedFile: When it is missing or too large, or compressed and damaged, cut, or followed by something else.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_RECORD_BYTES + 1)
+    except OSError as error:
+        raise DamagedFile(f"{file} cannot be read as JSON: {error}") from error
+    if file.suffix == ".gz" and len(data) <= MAX_RECORD_BYTES:
+        data = _decompressed(data, file)
+    if len(data) > MAX_RECORD_BYTES:
+        raise DamagedFile(f"{file} holds more than {MAX_RECORD_BYTES:,} bytes, so it is no record")
+    return data
+
+
+def _decompressed(data: bytes, file: Path) -> bytes:
+    decoder = zlib.decompressobj(_GZIP)
+    try:
+        text = decoder.decompress(data, MAX_RECORD_BYTES + 1)
+    except zlib.error as error:
+        raise DamagedFile(f"{file} cannot be read as gzip: {error}") from error
+    if len(text) > MAX_RECORD_BYTES:
+        return text
+    if not decoder.eof:
+        raise DamagedFile(f"{file} cannot be read as gzip: it is cut off; fetch it again")
+    if decoder.unused_data:
+        raise DamagedFile(f"{file} cannot be read as gzip: something follows its end; fetch it again")
+    return text
 
 
 def parse_record(content: Any, origin: str) -> Record:
-    """Turn a record's JSON, as :func:`read_json` gives it, into a model.
+    """Turn a record's JSON, as :func:`read_content` gives it, into a model.
 
     Raises:
         DamagedFile: When it does not fit the schema.
@@ -134,13 +204,19 @@ def record_files(folder: Path) -> Iterator[Path]:
             entries = sorted(found, key=lambda entry: entry.name)
     except (FileNotFoundError, PermissionError):
         return
+    plain = any(entry.name == RECORD_FILE for entry in entries)
     for entry in entries:
         if entry.name.startswith(TEMPORARY_PREFIX):
             continue
-        if entry.name == RECORD_FILE:
-            yield folder / RECORD_FILE
+        if entry.name == (RECORD_FILE if plain else ACCEPTED_FILE):
+            yield folder / entry.name
         if entry.is_dir(follow_symlinks=False):
             yield from record_files(folder / entry.name)
+
+
+def records_of(folder: Path, pattern: str) -> list[Path]:
+    """Return the record files of the runs below a folder whose folders fit a glob pattern, in path order."""
+    return sorted(file for run in folder.glob(pattern) if (file := record_file(run)).is_file())
 
 
 def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
@@ -157,11 +233,25 @@ def iterate_records(folders: Iterable[Path]) -> Iterator[tuple[Path, Record]]:
 
 
 def damaged_predictions(folder: Path, record: Record) -> list[str]:
-    """Return the names of a record's predictions files that are missing or not what it says they are."""
-    files = {c.predictions.file: c.predictions.sha256 for stage in record.stages for c in stage.checkpoints}
-    return [
-        name for name, digest in files.items() if not (folder / name).is_file() or sha256_file(folder / name) != digest
-    ]
+    """Return the names of a record's predictions files that are missing or not what it says they are.
+
+    Of an accepted run that keeps the arg-max, those of the files that stand in their place.
+    """
+    files = {c.predictions.file: c.predictions for stage in record.stages for c in stage.checkpoints}
+    places = ((answers_file(folder, record, named), named) for named in files.values())
+    return [file.name for file, named in places if file is not None and not _is_sound(file, named)]
+
+
+def _is_sound(file: Path, named: PredictionsFile) -> bool:
+    if file.name == named.file:
+        return file.is_file() and sha256_file(file) == named.sha256
+    from benchmark.records.predictions import read_argmax
+
+    try:
+        read_argmax(file, rows=named.rows, rows_digest=named.rows_digest, sha256=named.sha256)
+    except DamagedFile:
+        return False
+    return True
 
 
 def find_success(results: Path, cell_id: str, prefix: Path, *, isolated: bool = False) -> Path | None:
@@ -173,7 +263,7 @@ def find_success(results: Path, cell_id: str, prefix: Path, *, isolated: bool = 
         prefix: ``task/method`` below the results folder.
         isolated: Accept only a run whose `fit` was isolated.
     """
-    for file in sorted((results / prefix).glob(f"*-{cell_id[:12]}*/{RECORD_FILE}")):
+    for file in records_of(results / prefix, f"*-{cell_id[:12]}*"):
         try:
             record = read_record(file)
         except DamagedFile as error:

@@ -32,7 +32,7 @@ from benchmark.evaluation.tuned import (
 from benchmark.progress import Progress
 from benchmark.records.canonical import sha256_of
 from benchmark.records.files import make_folder, write_bytes, write_json
-from benchmark.records.results import RECORD_FILE, read_record
+from benchmark.records.results import read_record, records_of
 from benchmark.records.schema import Record
 from benchmark.tasks.card import DEFAULT_RECIPE
 from benchmark.tuning.chart import draw_best
@@ -197,7 +197,7 @@ def _run(cell: ResolvedCell, place: Place) -> Record:
 
 
 def _diverged(cell: ResolvedCell, results: Path) -> Record | None:
-    for file in sorted((results / run_prefix(cell)).glob(f"*-{cell.cell_id[:12]}*/{RECORD_FILE}")):
+    for file in records_of(results / run_prefix(cell), f"*-{cell.cell_id[:12]}*"):
         record = read_record(file)
         failure = record.failure and record.failure.kind
         if record.cell_id == cell.cell_id and failure == TrainingDiverged.__name__:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from benchmark.contract.registry import listed_methods
 from benchmark.errors import DamagedFile
 from benchmark.evaluation.scoring import (
+    CALIBRATION,
     alike,
     groups_differ,
     metrics_differ,
@@ -23,13 +24,15 @@ from benchmark.evaluation.scoring import (
 from benchmark.metrics.data import Predictions
 from benchmark.metrics.versions import is_older, rescored
 from benchmark.records.canonical import sha256_hex, sha256_of
+from benchmark.records.kept import named_files
 from benchmark.records.predictions import StoredPredictions
 from benchmark.records.results import RECORD_FILE, parse_record, run_folder_name
 from benchmark.records.schema import CheckpointResult, MetricValue, PredictionsFile, Record
-from leaderboard.answers import Split, Splits, by_checkpoint, check_digest, most_bytes, read_answers
+from leaderboard.answers import Split, Splits, by_checkpoint, read_answers
 from leaderboard.claims import check_claims, recipe_changes, stale_reasons
 from leaderboard.generated import check_measurements
 from leaderboard.groups import Scored
+from leaderboard.kept import check_digest, most_bytes
 from leaderboard.load import Run, check_identity
 from leaderboard.sealed import SealedReader
 from leaderboard.submission import METHOD_NAME, hidden_characters, problems_of
@@ -41,7 +44,6 @@ from leaderboard.verify.report import Findings
 
 BANDED_ROWS = 20_000
 """Test rows up to which the bands of calibration errors are resampled too, unless the caller asks for all or none."""
-_BANDED = ("calibration_error", "calibration_error_worst_group")
 _MOST_INCOMPLETE = 20
 _OWN_PACKAGE = "genbias-bench"
 
@@ -172,7 +174,7 @@ class Inspection:
         return split
 
     def _unnamed(self, record: Record, file: str) -> None:
-        named = {each.file for each in _named_files(record)} | {RECORD_FILE, SUBMISSION_FILE}
+        named = {each.file for each in named_files(record)} | {RECORD_FILE, SUBMISSION_FILE}
         for other in self.folder.beside(file):
             if other.rpartition("/")[2] not in named:
                 self.findings.add("error", "layout", other, "the record beside it names no such file")
@@ -204,7 +206,7 @@ class Inspection:
                     if view not in views:
                         raise DamagedFile(f"{place} answers {view!r:.60}, which is no view of this task's test images")
                     stored[named.file] = self.read(place, named, *views[view])
-        return stored if set(stored) == {named.file for named in _named_files(run.record)} else None
+        return stored if set(stored) == {named.file for named in named_files(run.record)} else None
 
     def _views(self, record: Record, split: Split) -> Mapping[str, tuple[int, str]]:
         if not any(checkpoint.views for checkpoint in _checkpoints(record)):
@@ -264,7 +266,7 @@ class Inspection:
         self.findings.add(
             "note", "metrics", file, "the bands of its calibration errors were not resampled (--intervals)"
         )
-        return _BANDED
+        return CALIBRATION
 
 
 def _scored_again(
@@ -330,11 +332,6 @@ def _name_problem(record: Record) -> str:
 
 def _checkpoints(record: Record) -> Iterator[CheckpointResult]:
     return (checkpoint for stage in record.stages for checkpoint in stage.checkpoints)
-
-
-def _named_files(record: Record) -> Iterator[PredictionsFile]:
-    for checkpoint in _checkpoints(record):
-        yield from (checkpoint.predictions, *checkpoint.views.values())
 
 
 def _texts(value: Any, place: str = "the record") -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from benchmark.contract.tracks import SelectionRule
 from benchmark.errors import DamagedFile, GenBiasError
 from benchmark.metrics.ranking import LEAST_SEEDS
 from benchmark.records.canonical import sha256_of
-from benchmark.records.predictions import StoredPredictions
+from benchmark.records.kept import answers_file
+from benchmark.records.predictions import read_argmax
 from benchmark.records.schema import PredictionsFile
-from leaderboard.answers import most_bytes
 from leaderboard.groups import Group, Scored, group_runs
+from leaderboard.kept import most_bytes
 from leaderboard.load import Problems, Run, find_records
 from leaderboard.reading import Read, read_runs
 from leaderboard.remembered import Remembered
@@ -154,6 +154,14 @@ class _Answer:
     ours: bool
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """Answers as they are compared in the end: labels [rows], and their probabilities where these are kept."""
+
+    label: NDArray[np.integer]
+    top: NDArray[np.floating] | None
+
+
 class _Copies:
     """Answers of a submission that are another run's."""
 
@@ -232,17 +240,20 @@ class _Copies:
                 f"all but {differing} of {ours.rows} answers are those of {_title(other.run)}, "
                 f"{errors} wrong ones among them"
             )
-        unsure = (mine.top_probability < _SATURATED) & (theirs.top_probability < _SATURATED)
-        equal = int((mine.top_probability == theirs.top_probability)[unsure].sum())
+        if mine.top is None or theirs.top is None:
+            return ""  # the board kept the arg-max alone
+        unsure = (mine.top < _SATURATED) & (theirs.top < _SATURATED)
+        equal = int((mine.top == theirs.top)[unsure].sum())
         if unsure.sum() >= _LEAST_ROWS and equal >= _SAME_PROBABILITIES * unsure.sum():
             return f"{equal} of {int(unsure.sum())} probabilities are those of {_title(other.run)} to the last bit"
         return ""
 
-    def _read(self, answer: _Answer) -> StoredPredictions:
-        name = (answer.run.file.parent / answer.named.file).as_posix()
+    def _read(self, answer: _Answer) -> _Compared:
         if answer.ours:
-            return self._inspection.read(name, answer.named, answer.rows, answer.rows_digest)
-        return _accepted(Path(name), answer, self._inspection.reader)
+            name = (answer.run.file.parent / answer.named.file).as_posix()
+            stored = self._inspection.read(name, answer.named, answer.rows, answer.rows_digest)
+            return _Compared(stored.label, stored.top_probability)
+        return _accepted(answer, self._inspection.reader)
 
 
 def _digests(run: Run) -> set[str]:
@@ -261,14 +272,21 @@ def _title(run: Run) -> str:
     return f"{cell.method} at {cell.level}, seed {cell.seed}"
 
 
-def _accepted(file: Path, answer: _Answer, reader: SealedReader) -> StoredPredictions:
+def _accepted(answer: _Answer, reader: SealedReader) -> _Compared:
+    folder, record, named = answer.run.file.parent, answer.run.record, answer.named
+    file = answers_file(folder, record, named) or folder / named.file
+    if file.name != named.file:
+        # Maintainers' own code wrote it.
+        label = read_argmax(file, rows=answer.rows, rows_digest=answer.rows_digest, sha256=named.sha256)
+        return _Compared(label, None)
     try:
         data = file.read_bytes()
     except OSError as error:
         raise DamagedFile(f"{file} cannot be read: {error}") from error
     if len(data) > most_bytes(answer.rows):
         raise DamagedFile(f"{file} is too large")
-    return reader.read(data, str(file), rows=answer.rows, rows_digest=answer.rows_digest)
+    stored = reader.read(data, str(file), rows=answer.rows, rows_digest=answer.rows_digest)
+    return _Compared(stored.label, stored.top_probability)
 
 
 def _ranked(scored: Scored, where: str, *, ours: bool) -> Iterator[_Answer]:
@@ -277,7 +295,7 @@ def _ranked(scored: Scored, where: str, *, ours: bool) -> Iterator[_Answer]:
     for checkpoint in scored.run.record.ranked_stage.checkpoints:
         if checkpoint.predictions.sha256 not in files:
             files.add(checkpoint.predictions.sha256)
-            bits = np.frombuffer(b64decode(scored.ranked_answers(checkpoint.rule).packed), dtype=np.uint8)
+            bits = np.packbits(scored.ranked_answers(checkpoint.rule).correct)
             rows, digest = len(scored.split.labels), scored.split.rows_digest
             yield _Answer(where, scored.run, checkpoint.predictions, bits, rows, digest, ours)
 

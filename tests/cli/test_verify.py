@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 from benchmark.cli.verify import verify
 from benchmark.errors import DamagedFile, UsageError
+
+sys.path.append(str(Path(__file__).parents[1] / "leaderboard"))
+from whole_runs import whole_run
 
 ERM = Path(__file__).parents[2] / "leaderboard" / "results" / "colorized-digits" / "erm"
 
@@ -31,7 +34,7 @@ def invoke(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    return shutil.copytree(next(ERM.glob("0.95-seed0-*")), tmp_path / "run")
+    return whole_run(next(ERM.glob("0.95-seed0-*")), tmp_path / "run")
 
 
 def test_a_sound_run_exits_with_zero_and_its_report_says_what_that_means(invoke, folder, tmp_path):

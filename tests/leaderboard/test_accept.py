@@ -9,7 +9,7 @@ import pytest
 from benchmark.cli.accept import accept as verb
 from benchmark.errors import DamagedFile, StoreError, UsageError
 from benchmark.records.files import write_json
-from benchmark.records.results import accepted_text, read_record
+from benchmark.records.results import accepted_text, read_record, record_bytes
 from leaderboard import accept as accepting
 from leaderboard.accept import accept, row_and_seed, size_of
 from leaderboard.build import collect_board
@@ -59,8 +59,8 @@ def test_accepted_runs_lie_where_and_how_the_others_do_and_rank(maker, board, ta
     assert (done.removed, done.release) == ([], 3)
     for folder in folders:
         lies = board / "results" / folder.relative_to(maker.results)
-        assert (lies / "record.json").read_text(encoding="utf-8") == accepted_text(read_record(folder))
-        assert sorted(path.name for path in lies.iterdir()) == ["predictions-real-last.parquet", "record.json"]
+        assert record_bytes(lies / "record.json.gz").decode() == accepted_text(read_record(folder))
+        assert sorted(path.name for path in lies.iterdir()) == ["argmax-real-last.parquet", "record.json.gz"]
     (row,) = rows_of(board)
     assert (row.verification, row.seeds) == ("maintained", [0, 1, 2, 3, 4])
     assert row.rank is not None
@@ -88,13 +88,13 @@ def test_a_run_of_the_same_row_and_seed_is_replaced_with_its_decision(maker, boa
     for folder in first:
         take(folder, note="third")
     assert [entry.note for entry in read_verifications(board / "verification.json").entries] == ["third", "before"]
-    assert len(list((board / "results").rglob("record.json"))) == 5
+    assert len(list((board / "results").rglob("record.json.gz"))) == 5
 
 
 def test_other_rows_and_seeds_stay(maker, board, take):
     take(maker.run("erm", 0), maker.run("erm", 1))
     take(maker.run("other/one", 0), maker.run("erm", 0, level="0.9"))
-    assert len(list((board / "results").rglob("record.json"))) == 4
+    assert len(list((board / "results").rglob("record.json.gz"))) == 4
 
 
 def test_what_makes_a_run_take_another_s_place(maker):
@@ -142,7 +142,7 @@ def test_an_interrupted_call_is_completed_by_the_same_call(maker, board, take, m
     monkeypatch.undo()
     take(*new, raise_release=True)
     assert read_verifications(board / "verification.json").release == 4
-    assert sorted(path.parent.name for path in (board / "results").rglob("record.json")) == sorted(
+    assert sorted(path.parent.name for path in (board / "results").rglob("record.json.gz")) == sorted(
         folder.name for folder in new
     )
     shown = collect_board([board / "results"], verification=board / "verification.json")

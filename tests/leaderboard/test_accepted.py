@@ -8,6 +8,8 @@ import pytest
 
 from benchmark.evaluation.score import score
 from benchmark.records.files import pretty_json
+from benchmark.records.kept import argmax_file, is_large, kept_checkpoints, named_files
+from benchmark.records.results import ACCEPTED_FILE, read_record, record_files
 from leaderboard.accept import MOST_BYTES, size_of
 from leaderboard.build import collect_board
 from leaderboard.markdown import render_markdown
@@ -33,7 +35,14 @@ def test_every_metric_of_an_accepted_record_is_recomputed_bit_equal(method: str)
 
 def test_the_accepted_records_do_not_outgrow_the_repository() -> None:
     assert size_of(ROOT / "leaderboard") <= MOST_BYTES
-    assert {path.suffix for path in RESULTS.rglob("*") if path.is_file()} == {".json", ".parquet"}
+
+
+def test_accepted_runs_hold_what_is_kept_and_nothing_else() -> None:
+    for file in record_files(RESULTS):
+        record = read_record(file)
+        named = {each.file for each in named_files(record)}
+        kept = {argmax_file(each.predictions) for each in kept_checkpoints(record)} if is_large(record) else named
+        assert {path.name for path in file.parent.iterdir()} == {ACCEPTED_FILE, *kept}, file.parent
 
 
 def test_the_committed_levels_are_written_as_accept_writes_them() -> None:

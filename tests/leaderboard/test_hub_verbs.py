@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import typer
 from hub_server import READER, WRITER, Fault, HubServer
 from typer.testing import CliRunner, Result
+from whole_runs import whole_run
 
 from benchmark.cli.push import push
 from benchmark.cli.submit import submit
@@ -132,7 +132,7 @@ def test_names_are_checked_before_anything_else(verb: Verb, board: list[str], hu
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     for run in (ACCEPTED / "erm").glob("0.95-seed0-*"):
-        shutil.copytree(run, tmp_path / "results" / "colorized-digits" / "erm" / run.name)
+        whole_run(run, tmp_path / "results" / "colorized-digits" / "erm" / run.name)
     return tmp_path / "results"
 
 

@@ -215,7 +215,7 @@ def test_an_older_version_of_a_method_is_stale(maker):
 
 def test_a_huge_record_is_not_read(maker, monkeypatch):
     maker.run("erm", 0)
-    monkeypatch.setattr(load, "_MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(load, "MAX_RECORD_BYTES", 100)
     with pytest.raises(DamagedFile, match="at most 100 are read"):
         maker.board()
 

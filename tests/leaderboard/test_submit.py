@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hub_server import READER, Fault, HubServer
+from whole_runs import whole_run
 
 from benchmark.errors import DamagedFile, InvalidValue, NotAvailable, UnknownName, UsageError
 from benchmark.records.results import RECORD_FILE
@@ -28,7 +28,7 @@ Client = Callable[..., Hub]
 def copied(folder: Path, pattern: str) -> Path:
     """Copy real finished runs into a results folder."""
     for run in sorted((ACCEPTED / "erm").glob(pattern)):
-        shutil.copytree(run, folder / "colorized-digits" / "erm" / run.name)
+        whole_run(run, folder / "colorized-digits" / "erm" / run.name)
     return folder
 
 
@@ -119,7 +119,7 @@ def test_several_versions_have_to_be_told_apart(maker) -> None:
 def test_pictures_of_people_are_not_among_what_is_submitted(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "utkface" / "erm"
     run = next(iter(sorted((ACCEPTED.parent / "utkface" / "erm").iterdir())))
-    shutil.copytree(run, folder / run.name)
+    whole_run(run, folder / run.name)
     (folder / run.name / "contact_sheet.png").write_bytes(b"\x89PNG")
     (found,) = gather("erm", tmp_path / "results")
     assert {file.suffix for file in run_files(found.folder, found.record)} == {".json", ".parquet"}

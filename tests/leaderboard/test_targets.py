@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmark.errors import DamagedFile, UsageError
-from benchmark.records.results import RECORD_FILE
+from benchmark.records.results import RECORD_FILE, record_files
 from benchmark.records.schema import Record
 from leaderboard.hub_cards import dataset_readme, space_readme
 from leaderboard.load import load_run
@@ -103,7 +103,7 @@ def test_a_run_without_results_has_no_row_and_is_pushed(maker) -> None:
 
 
 def test_the_table_covers_what_is_accepted() -> None:
-    file = next(iter(sorted((ACCEPTED / "colorized-digits" / "sd-augment").rglob(RECORD_FILE))))
+    file = next(record_files(ACCEPTED / "colorized-digits" / "sd-augment"))
     run = load_run(file, {})
     rows = pq.read_table(io.BytesIO(rollup_parquet([run]))).to_pylist()
     recorded = {name for stage in run.record.stages for each in stage.checkpoints for name in each.metrics}

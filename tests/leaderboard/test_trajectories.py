@@ -25,7 +25,7 @@ from benchmark.metrics.groups import count_groups
 from benchmark.metrics.registry import METRICS_VERSION
 from benchmark.records.canonical import derive_seed, sha256_file, sha256_of
 from benchmark.records.files import temporary_folder
-from benchmark.records.predictions import StoredPredictions, read_predictions, write_predictions
+from benchmark.records.predictions import StoredPredictions, write_predictions
 from benchmark.records.results import RECORD_FILE, publish_run, read_record
 from benchmark.records.schema import (
     CheckpointResult,
@@ -40,6 +40,7 @@ from benchmark.records.schema import (
 from benchmark.tasks.catalog import load_task
 from leaderboard.build import collect_trajectories
 from leaderboard.charts import arm_label, draw_trajectories
+from leaderboard.kept import read_labels
 from leaderboard.markdown import render_markdown
 from leaderboard.models import Board, Trajectory
 
@@ -90,7 +91,9 @@ def accepted(level: str, seed: int) -> tuple[Record, StoredPredictions]:
     found = ((folder, read_record(folder)) for folder in sorted(ACCEPTED.glob(f"{level}-seed{seed}-*")))
     folder, record = next(pair for pair in found if pair[1].method.configuration == "default")
     file = record.stages[-1].checkpoints[0].predictions
-    return record, read_predictions(folder / file.file, rows=file.rows, rows_digest=file.rows_digest)
+    label = read_labels(folder, record, file, rows=file.rows, rows_digest=file.rows_digest)
+    assert label is not None
+    return record, StoredPredictions(label, np.full(len(label), 0.5, np.float16), file.rows_digest)
 
 
 @functools.cache

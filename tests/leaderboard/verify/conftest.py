@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from whole_runs import whole_run
 
 from benchmark.records.canonical import sha256_file, sha256_of
 from benchmark.records.files import write_json
 from benchmark.records.predictions import StoredPredictions, read_predictions, write_predictions
-from benchmark.records.results import RECORD_FILE, run_folder
+from benchmark.records.results import RECORD_FILE, read_record, run_folder
 from leaderboard.verify import Report, verify
 
 ACCEPTED = Path(__file__).parents[3] / "leaderboard" / "results"
@@ -44,10 +46,12 @@ class Forge:
     Attributes:
         root: The submission folder.
         board: The standing board's folder.
+        accepted: Gives the folder of the accepted run of a seed, with all its predictions.
     """
 
     root: Path
     board: Path
+    accepted: Callable[[int], Path]
 
     def run(
         self, method: str = "acme/method", seed: int = 0, *, below: Path | None = None, change: Change | None = None,
@@ -62,7 +66,7 @@ class Forge:
             change: Changes the record before it gets its identities.
             stored: Changes the predictions; the record's numbers stay those of the accepted run.
         """
-        source = next(ERM.glob(f"0.95-seed{seed}-*"))
+        source = self.accepted(seed)
         content = json.loads((source / RECORD_FILE).read_text(encoding="utf-8"))
         package = method.rpartition("/")[0]
         if package:
@@ -141,9 +145,8 @@ def _numbered(number: int, change: Change) -> Change:
 
 def rewrite(file: Path, change: Callable[[StoredPredictions], StoredPredictions]) -> None:
     """Replace a predictions file by a changed one."""
-    original = json.loads((next(ERM.glob("0.95-seed0-*")) / RECORD_FILE).read_text())
-    named = original["stages"][0]["checkpoints"][0]["predictions"]
-    stored = read_predictions(file, rows=named["rows"], rows_digest=named["rows_digest"])
+    named = read_record(next(ERM.glob("0.95-seed0-*"))).stages[0].checkpoints[0].predictions
+    stored = read_predictions(file, rows=named.rows, rows_digest=named.rows_digest)
     write_predictions(file, change(stored), 10)
 
 
@@ -154,16 +157,28 @@ def edit(folder: Path, change: Change) -> None:
     (folder / RECORD_FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    root = tmp_path_factory.mktemp("accepted")
+
+    @functools.cache
+    def of_seed(seed: int) -> Path:
+        run = next(ERM.glob(f"0.95-seed{seed}-*"))
+        return whole_run(run, root / run.name)
+
+    return of_seed
+
+
 @pytest.fixture
-def forge(tmp_path: Path) -> Forge:
-    return Forge(tmp_path / "submission", tmp_path / "board")
+def forge(tmp_path: Path, accepted: Callable[[int], Path]) -> Forge:
+    return Forge(tmp_path / "submission", tmp_path / "board", accepted)
 
 
 @pytest.fixture(scope="module")
-def forge_once(tmp_path_factory: pytest.TempPathFactory) -> Forge:
+def forge_once(tmp_path_factory: pytest.TempPathFactory, accepted: Callable[[int], Path]) -> Forge:
     """A forge for one submission that several tests look at."""
     root = tmp_path_factory.mktemp("once")
-    return Forge(root / "submission", root / "board")
+    return Forge(root / "submission", root / "board", accepted)
 
 
 @pytest.fixture

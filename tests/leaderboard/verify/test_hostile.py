@@ -222,6 +222,8 @@ FOLDERS = [
     (lambda folder: (folder.parents[2] / "\u202egnp").write_text(""), "has no place in a submission"),
     (lambda folder: (folder.parents[2] / "\x1b[2J").write_text(""), "has no place in a submission"),
     (lambda folder: (folder / "setup.py").write_text("raise SystemExit"), "has no place in a submission"),
+    (lambda folder: (folder / "record.json.gz").write_bytes(b""), "has no place in a submission"),
+    (lambda folder: (folder / "argmax-real-last.parquet").write_bytes(b""), "has no place in a submission"),
     (lambda folder: (folder / "predictions-more.parquet").write_text(""), "the record beside it names no such file"),
     (lambda folder: (folder / "record.json").unlink(), "holds predictions, but no record.json"),
     (lambda folder: folder.rename(folder.with_name("0.95-seed0-000000000000")), "by its content it belongs into"),

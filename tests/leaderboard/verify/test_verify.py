@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmark.errors import UsageError
+from benchmark.records.files import write_json
+from leaderboard.accept import accept
 from leaderboard.verify import runs, verify
 
 
@@ -240,6 +243,24 @@ def test_a_retouched_copy_is_noticed(forge, change, message):
     report = forge.report()
     assert report.ok, report.findings
     assert any(message in each.message and each.check == "copies" for each in report.findings)
+
+
+def test_a_copy_of_answers_of_which_the_board_keeps_the_arg_max_is_noticed(forge, tmp_path):
+    verification = tmp_path / "leaderboard" / "verification.json"
+    verification.parent.mkdir()
+    write_json(verification, {"format_version": 1, "release": 0, "entries": []})
+    accept([forge.run("zenith/original", below=tmp_path / "runs")], "recomputed", verification=verification)
+    (kept,) = verification.parent.rglob("*.parquet")
+    assert kept.name.startswith("argmax-")
+    recompute(forge.run(stored=other_probabilities))
+    report = verify(forge.root, board=[verification.with_name("results")], intervals=False, cached=False)
+    message = "all but 3 of 3590 answers are those of zenith/original@1 at 0.95, seed 0"
+    assert [message in each.message for each in report.findings if each.check == "copies"] == [True]
+    # Whether probabilities are the same cannot be told any more.
+    shutil.rmtree(forge.root)
+    recompute(forge.run(stored=other_answers))
+    report = verify(forge.root, board=[verification.with_name("results")], intervals=False, cached=False)
+    assert (report.ok, [each for each in report.findings if each.check == "copies"]) == (True, [])
 
 
 def test_independent_seeds_and_methods_are_no_copies(forge):
