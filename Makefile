@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install docs evaluate test test-all lint format types imports check bench clean constraints
+.PHONY: install docs reproduce-demo evaluate test test-all lint format types imports check bench clean constraints
 
 install: $(STAMP)
 
@@ -47,6 +47,9 @@ check: lint types imports test
 
 bench: install  ## speed and memory; prints ratios measured in one run
 	$(BIN)/python -m pytest benchmarks -m "slow or not slow" --benchmark-columns=min,median,max,rounds
+
+reproduce-demo: install  ## a sample of the accepted rows again, about an hour; ALL=1 for every row
+	$(BIN)/genbias-bench reproduce $(if $(ALL),--all)
 
 docs: install  ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

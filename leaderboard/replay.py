@@ -20,8 +20,8 @@ from benchmark.evaluation.score import score
 from benchmark.metrics.across_seeds import pooled_deviation
 from benchmark.progress import Progress, Silent
 from benchmark.records.files import read_json, write_json
-from benchmark.records.results import RECORD_FILE
-from benchmark.records.schema import CheckpointResult, Environment, Record
+from benchmark.records.results import RECORD_FILE, records_of
+from benchmark.records.schema import CheckpointResult, Environment, MetricValue, Record
 from benchmark.records.store import default_store
 from leaderboard.claims import recipe_of
 from leaderboard.groups import Scored, group_runs
@@ -37,6 +37,7 @@ from leaderboard.replayed import (
     SameSeed,
     differing_metrics,
     judge,
+    largest_difference,
     other_conditions,
 )
 from leaderboard.trajectories import is_process
@@ -171,7 +172,7 @@ def _check_seeds(plan: Plan, where: Where) -> None:
     """Refuse to repeat a lone seed where its answers need not be equal: there would be nothing to hold them against."""
     if plan.repeated is None or len(plan.row.runs) >= LEAST_SEEDS:
         return
-    here = _environment(plan, where)
+    here = environment_here(plan, where)
     if other := other_conditions(plan.repeated.run.record.environment, here):
         raise UsageError(
             f"{plan.repeated.run.file} is the only seed of its row and would not run under the same "
@@ -179,7 +180,8 @@ def _check_seeds(plan: Plan, where: Where) -> None:
         )
 
 
-def _environment(plan: Plan, where: Where) -> Environment:
+def environment_here(plan: Plan, where: Where) -> Environment:
+    """Return the environment that the run would have."""
     from benchmark.evaluation.execution import Execution
 
     store = where.store or default_store()
@@ -191,12 +193,12 @@ def _environment(plan: Plan, where: Where) -> Environment:
 def _ranked_deviations(row: Submitted, where: Where) -> dict[str, float | None]:
     """Return the pooled deviation of the ranked rows of the same task, level and recipe, by selection rule."""
     task, level = row.runs[0].split.task.card.task.name, row.record.cell.level
-    accepted = (where.verification.with_name("results") / task).glob(f"*/{level}-seed*/{RECORD_FILE}")
+    accepted = records_of(where.verification.with_name("results") / task, f"*/{level}-seed*")
     verified, problems = read_verifications(where.verification).by_digest(), Problems()
     table = _table(row.runs[0])
     found: dict[str, float | None] = {}
     with Remembered(default_store() / BOARD_CACHE) as memory:
-        read = read_runs(sorted(accepted), verified, memory, problems)
+        read = read_runs(accepted, verified, memory, problems)
         problems.raise_any()
         members = [each for each in read.scored if not is_process(each) and _table(each) == table]
         for rule in row.groups:
@@ -268,10 +270,16 @@ def _same_seed(repeated: Scored, done: Evaluation) -> dict[str, SameSeed]:
             submitted, replayed = _checkpoint(record, each.rule), _checkpoint(done.record, each.rule)
             same[each.rule] = SameSeed(
                 conditions,
-                differing_metrics(each.metrics, replayed.metrics),
+                # Where the submitted run kept the arg-max alone, the digest says whether the rest is equal too.
+                differing_metrics(each.metrics, _without(replayed.metrics, each.recorded)),
                 submitted.predictions.sha256 == replayed.predictions.sha256,
+                largest_difference(each.metrics, replayed.metrics),
             )
     return same
+
+
+def _without(metrics: Mapping[str, MetricValue], names: Collection[str]) -> dict[str, MetricValue]:
+    return {name: metric for name, metric in metrics.items() if name not in names}
 
 
 def _checkpoint(record: Record, rule: str) -> CheckpointResult:

@@ -5,7 +5,7 @@ The statistics are those of :mod:`benchmark.metrics.across_seeds`; here they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from benchmark.errors import DamagedFile
 from benchmark.metrics.across_seeds import prediction_interval
+from benchmark.metrics.data import CONFIDENCE
 from benchmark.records.files import read_json
 from benchmark.records.schema import Environment, Isolation, MetricValue, Number, Sha256
 from benchmark.tasks.card import DEFAULT_RECIPE
@@ -27,7 +28,8 @@ EQUAL = 1e-6
 _ROUNDING = 1e-9
 """Means of equal shares are not equal to the last bit; a row without spread has an interval of this width."""
 _CONDITIONS = ("threads", "precision", "cpu_capability")
-_EQUALITY, _INTERVAL = "equality", "prediction interval"
+EQUALITY, INTERVAL = "equality", "prediction interval"
+"""What decides on a replay."""
 
 
 class _Part(BaseModel):
@@ -51,6 +53,9 @@ class RuleVerdict(_Part):
     decided_by: Literal["equality", "prediction interval"]
     why: str
     differing: list[str] | None = Field(description="metrics that differ by more than 1e-6; null with another seed")
+    largest_difference: Number | None = Field(
+        default=None, description="largest absolute difference of a metric that both have; null with another seed"
+    )
     same_predictions: bool | None = Field(description="whether the answers are the same file; null with another seed")
     inside: bool
 
@@ -112,14 +117,27 @@ def other_conditions(submitted: Environment, replayed: Environment) -> list[str]
     return found if kinds == ("cpu", "cpu") else [*found, f"device ({kinds[0]}, here {kinds[1]}; only CPUs repeat)"]
 
 
-def differing_metrics(submitted: Mapping[str, MetricValue], replayed: Mapping[str, MetricValue]) -> list[str]:
-    """Return the names of metrics that are further apart than :data:`EQUAL`, or that only one side has."""
+Metrics = Mapping[str, MetricValue]
 
-    def value(side: Mapping[str, MetricValue], name: str) -> float | None:
+
+def differing_metrics(submitted: Metrics, replayed: Metrics) -> list[str]:
+    """Return the names of metrics that are further apart than :data:`EQUAL`, or that only one side has."""
+    return sorted(name for name, pair in _pairs(submitted, replayed).items() if not _equal(*pair))
+
+
+def largest_difference(submitted: Metrics, replayed: Metrics) -> float | None:
+    """Return how far apart the metrics that both sides have are at most; None where they have none in common."""
+    pairs = _pairs(submitted, replayed).values()
+    return max(
+        (abs(first - second) for first, second in pairs if first is not None and second is not None), default=None
+    )
+
+
+def _pairs(submitted: Metrics, replayed: Metrics) -> dict[str, tuple[float | None, float | None]]:
+    def value(side: Metrics, name: str) -> float | None:
         return side[name].value if name in side else None
 
-    pairs = {name: (value(submitted, name), value(replayed, name)) for name in submitted.keys() | replayed.keys()}
-    return sorted(name for name, pair in pairs.items() if not _equal(*pair))
+    return {name: (value(submitted, name), value(replayed, name)) for name in submitted.keys() | replayed.keys()}
 
 
 def _equal(first: float | None, second: float | None) -> bool:
@@ -134,11 +152,13 @@ class SameSeed:
         conditions: From :func:`other_conditions`.
         differing: From :func:`differing_metrics`.
         same_predictions: Whether the answers are the same file.
+        largest_difference: From :func:`largest_difference`.
     """
 
     conditions: list[str]
     differing: list[str]
     same_predictions: bool
+    largest_difference: float | None = None
 
 
 def judge(
@@ -154,26 +174,44 @@ def judge(
         pooled: Standard deviation over seeds; twice it caps the row's own. None where unknown.
         same: The comparison with the same seed; None for a fresh one.
     """
-    found = prediction_interval(np.array(list(values.values()), dtype=np.float64), pooled)
-    decided_by, why = _INTERVAL, "a fresh seed"
-    inside = found.low is not None and found.high is not None and _within(replayed, found.low, found.high)
+    low, high, inside = _predicted(list(values.values()), replayed, pooled, CONFIDENCE)
+    decided_by, why = INTERVAL, "a fresh seed"
     if same is not None and same.conditions:
         why = f"the same seed, but not the same {', '.join(same.conditions)}"
     elif same is not None:
-        decided_by, inside = _EQUALITY, not same.differing
+        decided_by, inside = EQUALITY, not same.differing
         why = "same seed, threads, precision and CPU capability: every metric must be equal to 1e-6"
     return RuleVerdict.model_validate(
         {
             "rule": rule, "metric": metric, "seeds": list(values), "values": list(values.values()),
-            "replayed": replayed, "pooled": pooled, "low": found.low, "high": found.high, "decided_by": decided_by,
-            "why": why, "differing": same and same.differing, "same_predictions": same and same.same_predictions,
-            "inside": inside,
+            "replayed": replayed, "pooled": pooled, "low": low, "high": high, "decided_by": decided_by, "why": why,
+            "differing": same and same.differing, "largest_difference": same and same.largest_difference,
+            "same_predictions": same and same.same_predictions, "inside": inside,
         }
     )  # fmt: skip
 
 
-def _within(value: float, low: float, high: float) -> bool:
-    return low - _ROUNDING <= value <= high + _ROUNDING
+def at_confidence(verdict: RuleVerdict, confidence: float) -> RuleVerdict:
+    """Return a verdict by the prediction interval of another probability; what equality decides stays decided.
+
+    Args:
+        verdict: The verdict.
+        confidence: With what probability one further seed lies in the interval.
+    """
+    low, high, inside = _predicted(verdict.values, verdict.replayed, verdict.pooled, confidence)
+    if verdict.decided_by == EQUALITY:
+        inside = verdict.inside
+    return verdict.model_copy(update={"low": low, "high": high, "inside": inside})
+
+
+def _predicted(
+    values: Sequence[float], replayed: float, pooled: float | None, confidence: float
+) -> tuple[float | None, float | None, bool]:
+    """Return the ends of the prediction interval, and whether the replay lies in it."""
+    found = prediction_interval(np.array(values, dtype=np.float64), pooled, confidence)
+    if found.low is None or found.high is None:
+        return None, None, False
+    return found.low, found.high, found.low - _ROUNDING <= replayed <= found.high + _ROUNDING
 
 
 def render_replay(replay: Replay) -> str:
@@ -209,7 +247,7 @@ def _line(rule: RuleVerdict) -> list[str]:
 
 def _reason(rule: RuleVerdict) -> str:
     text = rule.why
-    if rule.decided_by == _INTERVAL:
+    if rule.decided_by == INTERVAL:
         cap = "no ranked row to cap s by" if rule.pooled is None else f"s capped at 2 × {_points(rule.pooled)} points"
         text += f"; {cap}"
     if rule.same_predictions is not None:

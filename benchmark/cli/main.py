@@ -26,6 +26,7 @@ from benchmark.cli import (
     plan,
     push,
     replay,
+    reproduce,
     score,
     submit,
     sweep,
@@ -64,6 +65,7 @@ app.command("score")(score.score)
 app.command("submit")(submit.submit)
 app.command("verify")(verify.verify)
 app.command("replay")(replay.replay)
+app.command("reproduce")(reproduce.reproduce)
 leaderboard.app.command("accept")(accept.accept)
 leaderboard.app.command("push")(push.push)
 app.add_typer(leaderboard.app, name="leaderboard")

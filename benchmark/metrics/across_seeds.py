@@ -62,8 +62,8 @@ def pooled_deviation(cells: Sequence[FloatArray]) -> float | None:
     return float((sum(float(((values - values.mean()) ** 2).sum()) for values in several) / freedom) ** 0.5)
 
 
-def prediction_interval(values: FloatArray, pooled: float | None = None) -> Metric:
-    """Return the interval in which one further seed falls with 95 % (protocol section 9).
+def prediction_interval(values: FloatArray, pooled: float | None = None, confidence: float = CONFIDENCE) -> Metric:
+    """Return the interval in which one further seed falls with 95 % (protocol section 9), or another probability.
 
     The half-width is t(S - 1) · s · √(1 + 1/S), with s capped at twice the task's pooled standard deviation:
     otherwise a submission could buy itself an interval that nothing misses by spreading its seeds.
@@ -71,6 +71,7 @@ def prediction_interval(values: FloatArray, pooled: float | None = None) -> Metr
     Args:
         values: The submitted seeds' values, [seeds].
         pooled: From :func:`pooled_deviation`; None leaves s as it is.
+        confidence: That probability.
 
     Returns:
         The mean, with the prediction interval; without one when there is one seed.
@@ -82,7 +83,7 @@ def prediction_interval(values: FloatArray, pooled: float | None = None) -> Metr
     deviation = float(numbers.std(ddof=1))
     if pooled is not None:
         deviation = min(deviation, 2 * pooled)
-    half = _t_quantile(len(numbers) - 1) * deviation * (1 + 1 / len(numbers)) ** 0.5
+    half = _t_quantile(len(numbers) - 1, confidence) * deviation * (1 + 1 / len(numbers)) ** 0.5
     return Metric(mean, mean - half, mean + half, "t-prediction")
 
 
@@ -93,5 +94,5 @@ def _checked(values: FloatArray) -> FloatArray:
     return numbers
 
 
-def _t_quantile(freedom: float) -> float:
-    return float(t_quantile((1 + CONFIDENCE) / 2, np.float64(freedom)))
+def _t_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    return float(t_quantile((1 + confidence) / 2, np.float64(freedom)))

@@ -31,7 +31,7 @@ def run_job(job: Job) -> Outcome:
     """Do a job here; SIGTERM and SIGINT interrupt it, and what was finished is kept."""
     start = time.perf_counter()
     try:
-        with _interruptible():
+        with interruptible():
             return _evaluate(job, start) if job.kind == "evaluate" else _produce(job, start)
     except KeyboardInterrupt:
         return Outcome("cancelled", time.perf_counter() - start, message="interrupted", retryable=True)
@@ -74,7 +74,7 @@ def failed(error: Exception, seconds: float) -> Outcome:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Let SIGTERM interrupt what is done inside; afterwards it ends the process as before."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.evaluation.cell import Request
 from benchmark.sweep.jobs import Job, Outcome
-from benchmark.sweep.worker import _interruptible
+from benchmark.sweep.worker import interruptible
 
 PATIENCE_S = 60.0
 
@@ -46,7 +46,7 @@ def act(job: Job) -> Outcome:
 def _until_interrupted(job: Job, name: str) -> Outcome:
     """Work until SIGTERM, then take a while to write down what was done, as an evaluation does."""
     try:
-        with _interruptible():
+        with interruptible():
             try:
                 mark(job.store / f"{name}.begun")
                 wait_for(job.store / f"{name}.go")
