@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmark.cli.findings import findings
 from benchmark.cli.output import Debug, Json, print_json, print_table, print_text, say
 from benchmark.errors import UnknownName, UsageError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from leaderboard.models import Trajectory
 
 app = typer.Typer(help="Build the leaderboard, or show parts of it.", no_args_is_help=True)
+app.command("findings")(findings)
 
 
 @app.callback()

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmark.errors import DamagedFile
 from benchmark.records.files import write_text
+from leaderboard.blocks import comments, framed, replace_block
 from leaderboard.models import Board, Row, Table, TaskSection
 from leaderboard.site import text
 from leaderboard.text import safe
 
 README_FILE = "README.md"
-START, END = "<!-- board: start -->", "<!-- board: end -->"
+_BLOCK = "board"
+START, END = comments(_BLOCK)
 MOST_LINES = 25
 _MOST_ROWS = 8
 _ABOUT = 4
@@ -38,11 +39,7 @@ def update_readme(board: Board, file: Path) -> bool:
     content = file.read_text(encoding="utf-8")
     if START not in content and END not in content:
         return False
-    before, start, rest = content.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end) or START in rest or END in before + after:
-        raise DamagedFile(f"{file} must hold {START} and {END} once each, in this order")
-    updated = f"{before}{excerpt(board)}{after}"
+    updated = replace_block(content, _BLOCK, excerpt(board), str(file))
     if updated != content:
         write_text(file, updated)
     return True
@@ -52,13 +49,13 @@ def excerpt(board: Board) -> str:
     """Return the excerpt with its two comments: at most 25 lines, photographs first, ranked rows only."""
     shown = [(task, table, rows) for task in board.tasks for table, rows in [_ranked(task)] if table and rows]
     shown = shown[:_MOST_TABLES]
-    parts = [f"{START}\n{_about(board)}"]
+    parts = [_about(board)]
     left = MOST_LINES - _ABOUT
     for place, (task, table, rows) in enumerate(shown):
         take = min(left // (len(shown) - place) - _FRAME, len(rows), _MOST_ROWS)
         left -= _FRAME + take
         parts.append(_table(task, table, rows[:take], len(rows)))
-    return "\n\n".join(parts) + f"\n{END}"
+    return framed(_BLOCK, "\n\n".join(parts))
 
 
 def _about(board: Board) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from benchmark.errors import DamagedFile, UsageError
-from benchmark.records.predictions import StoredPredictions, write_predictions
+from benchmark.records.predictions import StoredPredictions, write_argmax, write_predictions
 from benchmark.records.results import read_record
 from benchmark.tasks.card import card_names
 from leaderboard.people import may_show_pictures, refuse_private, run_files
@@ -70,6 +70,12 @@ def test_numbers_of_every_task_may_leave(kinds: dict[str, Path], task: str) -> N
 @pytest.mark.parametrize("task", SHOWN)
 def test_everything_of_other_tasks_may_leave(kinds: dict[str, Path], task: str) -> None:
     refuse_private(kinds.values(), task)
+
+
+def test_labels_alone_are_numbers_whatever_their_file_is_called(tmp_path: Path) -> None:
+    write_argmax(tmp_path / "argmax-real-last.parquet", np.zeros(3, np.uint8), rows_digest="d" * 64, sha256="e" * 64)
+    (tmp_path / "record.json.gz").touch()
+    refuse_private(sorted(tmp_path.iterdir()), "utkface")
 
 
 def test_a_pool_under_the_name_of_predictions_is_found_out(kinds: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the records say about the hypotheses and the questions that were written down before they were made."""
