@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -232,9 +233,11 @@ def test_score_recomputes_what_follows_from_the_arg_max(real, capsys):
         "probabilities)\n" in said
     )
     assert "3 checkpoints of" in said
-    assert "every other metric is bit-equal to the record" in said
+    # Under other versions of numpy or scipy than the record's, ends of intervals may differ in the last bit.
+    equal = r"is (bit-equal to the record|equal to the record to 1e-09)"
+    assert re.search(f"every other metric {equal}", said)
     score_verb(whole)
-    assert "every metric is bit-equal" in capsys.readouterr().err
+    assert re.search(f"every metric {equal}", capsys.readouterr().err)
 
 
 def test_score_finds_what_does_not_follow_from_the_arg_max(real, capsys):

