@@ -29,7 +29,7 @@ _UNITS: Mapping[Kind, str] = {
     "aligned-share": "points",
     "rank-correlation": "ρ",
 }
-_HEADERS = ("id", "claim", "task, level, seeds", "quantity", "n", "estimate [95 %]", "p", "p (Holm)", "verdict")
+_HEADERS = ("id", "quantity", "verdict", "estimate [95 %]", "p", "p (Holm)", "task, level, seeds", "n", "claim")
 
 
 class Outcome(BaseModel):
@@ -129,12 +129,12 @@ def _line(outcome: Outcome) -> list[str]:
     hypothesis = outcome.hypothesis
     return [
         hypothesis.id,
-        hypothesis.claim,
-        hypothesis.place,
         hypothesis.quantity,
-        str(outcome.n) if outcome.n else NONE,
+        verdict_text(outcome),
         estimate_text(outcome),
         p_value(outcome.p_value),
         p_value(outcome.adjusted_p_value),
-        verdict_text(outcome),
+        hypothesis.place,
+        str(outcome.n) if outcome.n else NONE,
+        hypothesis.claim,
     ]
