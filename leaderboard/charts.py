@@ -16,11 +16,11 @@ FORMATS = (".svg", ".png")
 _WIDTH, _PANEL, _HEAD, _LEGEND_LINE, _DPI = 9.0, 2.9, 0.7, 0.19, 100
 """Inches, and pixels per inch: 900 pixels wide."""
 _LONGEST_LABEL = 120
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
 """Okabe & Ito 2008: told apart with every kind of colour vision."""
-_MARKERS, _DASHES = "osD^vPX", ("-", "--", ":", "-.")
+MARKERS, _DASHES = "osD^vPX", ("-", "--", ":", "-.")
 _AXES = {SHARE: "conflicting images, %", ACCURACY: "acc_conflicting, %"}
-_SETTINGS: Any = {"font.size": 9, "svg.hashsalt": "genbias-bench", "svg.fonttype": "none", "text.parse_math": False}
+SETTINGS: Any = {"font.size": 9, "svg.hashsalt": "genbias-bench", "svg.fonttype": "none", "text.parse_math": False}
 
 
 def draw_trajectories(found: Mapping[str, Sequence[Trajectory]], suffix: str) -> bytes:
@@ -48,7 +48,7 @@ def draw_trajectories(found: Mapping[str, Sequence[Trajectory]], suffix: str) ->
     labels = list(dict.fromkeys(arm_label(arm) for _, arms in rows for arm in arms))
     height = _HEAD + _PANEL * len(rows) + _LEGEND_LINE * len(labels)
     buffer = io.BytesIO()
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(len(rows), len(PRIMARY), squeeze=False)
@@ -100,13 +100,13 @@ def _panel(axes: Any, arms: Sequence[Trajectory], quantity: str, labels: Sequenc
     for arm in arms:
         label = arm_label(arm)
         place = labels.index(label)
-        style = {"color": _COLOURS[place % len(_COLOURS)], "linestyle": _DASHES[place // len(_COLOURS) % len(_DASHES)]}
+        style = {"color": COLOURS[place % len(COLOURS)], "linestyle": _DASHES[place // len(COLOURS) % len(_DASHES)]}
         at = [point.generation for point in arm.points]
         mean, low, high = (
             [_percent(getattr(point.values[quantity], end)) for point in arm.points] for end in ("value", "low", "high")
         )
         axes.fill_between(at, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        (line,) = axes.plot(at, mean, marker=_MARKERS[place % len(_MARKERS)], markersize=4, linewidth=1.4, **style)
+        (line,) = axes.plot(at, mean, marker=MARKERS[place % len(MARKERS)], markersize=4, linewidth=1.4, **style)
         lines[label] = line
     axes.set_xticks(range(1 + max(arm.generations for arm in arms)))
     axes.set_xlabel("generation (0: real data)")

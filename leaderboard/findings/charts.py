@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmark.tasks.card import DEFAULT_RECIPE
+from leaderboard.charts import COLOURS, MARKERS, SETTINGS
 from leaderboard.findings.arms import Arms, Place
 from leaderboard.findings.hypotheses import Kind, RowSpec
 from leaderboard.findings.questions import Probed
@@ -20,13 +21,10 @@ MAIN_ROWS = (
     "clustered-dreambooth", "cinn-transfer", "real-oracle",
 )  # fmt: skip
 """Methods of the figure of levels, each with its defaults."""
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
-"""Okabe & Ito 2008: told apart with every kind of colour vision."""
-_MARKERS, _DASHES = "osD^vPX", ("-", "--")
+_DASHES = ("-", "--")
 _VERDICT_COLOURS: dict[Verdict, str] = {
     "supported here": "#0072b2", "contradicted here": "#d55e00", "not distinguishable": "#555555",
 }  # fmt: skip
-_SETTINGS: Any = {"font.size": 9, "svg.hashsalt": "genbias-bench", "svg.fonttype": "none", "text.parse_math": False}
 _WIDTH, _DPI = 9.0, 100
 _PROBES = (("a", "(A)"), ("g", "(G)"), ("ag", "(A, G)"))
 _PANELS: tuple[tuple[str, tuple[Kind, ...]], ...] = (
@@ -131,7 +129,7 @@ def _figure(height: float, *, columns: int = 1, heights: Sequence[float] = (1.0,
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
         figure.set_layout_engine("constrained", wspace=0.04)
@@ -149,7 +147,7 @@ def _written(figure: Any) -> bytes:
     import matplotlib as mpl
 
     buffer = io.BytesIO()
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
@@ -157,9 +155,9 @@ def _written(figure: Any) -> bytes:
 def _style(k: int) -> dict[str, Any]:
     """Return colour, marker and dashes of the k-th line: with the colours used up, markers and dashes differ."""
     return {
-        "color": _COLOURS[k % len(_COLOURS)],
-        "marker": _MARKERS[(k + k // len(_COLOURS)) % len(_MARKERS)],
-        "linestyle": _DASHES[k // len(_COLOURS) % len(_DASHES)],
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKERS[(k + k // len(COLOURS)) % len(MARKERS)],
+        "linestyle": _DASHES[k // len(COLOURS) % len(_DASHES)],
     }
 
 
